@@ -1,0 +1,7 @@
+//! What each route does. Every function returns its answer or an error; how these look is decided in `reply`.
+
+pub(crate) mod catalogue;
+pub(crate) mod health;
+pub(crate) mod jobs;
+pub(crate) mod reload;
+pub(crate) mod trigger;

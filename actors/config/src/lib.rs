@@ -1,0 +1,53 @@
+//! Configuration: from files to one immutable [`Plan`].
+//!
+//! **Owns** the plan of its generation: merged configuration, plugin registry, resolved API tokens, posture and the
+//! snapshot that is recorded for it.
+//!
+//! **Promises.** A load reads each file exactly once, changes nothing outside its own memory, and reports all
+//! problems of a phase together, each with file, line and dotted path. A plan never changes; a new configuration is
+//! a new plan.
+//!
+//! **When it dies**, the actor is restarted with the same plan in memory. Files are read only when a plan is made,
+//! that is at a start or a reload, never at a restart.
+//!
+//! **Not here:** the vault (a plan is given a [`SecretProvider`]), and everything that runs.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod actor;
+mod admission;
+mod check;
+mod doctor;
+mod effective;
+mod init;
+mod keys;
+mod load;
+mod plan;
+mod redact;
+mod registry;
+mod reload;
+mod scalar;
+mod scopes;
+mod snapshot;
+mod source;
+mod symlinks;
+#[cfg(test)]
+mod tests;
+mod yaml;
+
+pub use actor::{ConfigActor, ConfigArgs, ConfigHandle, ConfigMsg};
+pub use check::{CheckReport, check};
+pub use effective::{
+    Admission, Api, ApiTokenEntry, CircuitBreaker, Config, ListenAddr, LogFormat, LogLevel, PluginConfig, RateLimit,
+    Retry, SecretsConfig, Service, State, Synchronous, Timeouts,
+};
+pub use init::InitJob;
+pub use load::vault_places;
+pub use plan::{
+    ApiToken, Environment, Plan, Posture, Purpose, SecretProjection, SecretProvider, SnapshotRecord, Source,
+    SourceKind, Unavailable, VaultPlaces, plan,
+};
+pub use registry::{Command, CommandType, FactRule, Manifest, Plugin, Registry, Rejected};
+pub use reload::{reload_refusals, restart_changes};
+pub use scopes::{Family, ScopeProblem, Scopes, check_scope};
+pub use source::locate;

@@ -1,0 +1,236 @@
+//! Rules that need more than one key, or more than a type.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use ductile_model::{Problem, format_duration};
+
+use super::{Context, is_name};
+use crate::yaml::Node;
+
+/// Longest path that fits into the address of a unix socket everywhere.
+const LONGEST_SOCKET_PATH: usize = 103;
+
+/// Variables that carry the gateway's own credentials or plumbing.
+const NEVER_PASSED: [&str; 8] = [
+    "DUCTILE_VAULT_TOKEN",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "CREDENTIALS_DIRECTORY",
+];
+
+/// Words that name other producers of jobs.
+const PRODUCERS: [&str; 8] = ["api", "mcp", "route", "hook", "cli", "core", "webhook", "relay"];
+
+/// All rules of the merged configuration that need no plugins and no secrets.
+pub(super) fn validate(context: &Context<'_>, problems: &mut Vec<Problem>, warnings: &mut Vec<Problem>) {
+    let mut check = Check { context, problems, warnings };
+    check.service();
+    check.api();
+    check.roots();
+    check.plugins();
+    check.accounts();
+    check.pipelines();
+}
+
+struct Check<'c> {
+    context: &'c Context<'c>,
+    problems: &'c mut Vec<Problem>,
+    warnings: &'c mut Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn refuse(&mut self, path: &[&str], message: impl Into<String>) {
+        self.problems.push(self.context.problem("load", path, message));
+    }
+
+    fn warn(&mut self, category: &'static str, path: &[&str], message: impl Into<String>) {
+        self.warnings.push(self.context.problem(category, path, message));
+    }
+
+    fn service(&mut self) {
+        let service = &self.context.config.service;
+        let tick = service.tick_interval;
+        let path = ["service", "tick_interval"];
+        if tick < Duration::from_millis(100) {
+            self.refuse(&path, format!("service.tick_interval {} is below 100ms", format_duration(tick)));
+        } else if tick < Duration::from_secs(1) {
+            self.warn("service", &path, format!("service.tick_interval {} is below 1s", format_duration(tick)));
+        }
+        if service.job_queue_retention < service.dedupe_ttl {
+            let message = format!(
+                "service.job_queue_retention {} must be at least service.dedupe_ttl {}",
+                format_duration(service.job_queue_retention),
+                format_duration(service.dedupe_ttl)
+            );
+            self.refuse(&["service", "job_queue_retention"], message);
+        }
+        self.service_name(&service.name);
+        for (index, name) in service.plugin_env_passthrough.iter().enumerate() {
+            self.passthrough(index, name.trim());
+        }
+    }
+
+    fn service_name(&mut self, name: &str) {
+        let path = ["service", "name"];
+        if PRODUCERS.contains(&name) || name.starts_with("webhook:") || name.starts_with("relay:") {
+            let message = format!("service.name {name:?} is also the name of another producer of jobs");
+            self.warn("service", &path, message);
+        }
+        if !is_instance_name(name) {
+            let message = format!("service.name {name:?} should be lower-case words joined by single hyphens");
+            self.warn("service", &path, message);
+        }
+    }
+
+    fn passthrough(&mut self, index: usize, name: &str) {
+        let at = format!("[{index}]");
+        let path = ["service", "plugin_env_passthrough", at.as_str()];
+        let place = super::dotted(&path);
+        if name.contains('=') {
+            self.refuse(&path, format!("{place} must be the name of a variable, without a value"));
+        } else if !name.is_empty() && !is_name(name) {
+            self.refuse(&path, format!("{place} {name:?} is not the name of a variable"));
+        } else if NEVER_PASSED.contains(&name) {
+            self.warn("service", &path, format!("{place}: {name} is never passed to plugins"));
+        }
+    }
+
+    fn api(&mut self) {
+        let api = &self.context.config.api;
+        let length = api.management_socket.as_os_str().len();
+        // A default that is too long only matters when it is going to be used.
+        let matters = self.context.is_bootstrap() || self.context.merged.find(&["api", "management_socket"]).is_some();
+        if matters && length > LONGEST_SOCKET_PATH {
+            let message = format!(
+                "api.management_socket {} is {length} bytes long; at most {LONGEST_SOCKET_PATH} fit a unix socket; \
+                 set a shorter path",
+                api.management_socket.display()
+            );
+            self.refuse(&["api", "management_socket"], message);
+        }
+        for (index, origin) in api.allowed_origins.iter().enumerate() {
+            if origin != "*" && !is_origin(origin) {
+                let at = format!("[{index}]");
+                let path = ["api", "allowed_origins", at.as_str()];
+                let place = super::dotted(&path);
+                self.refuse(&path, format!("{place} {origin:?} must be scheme://host[:port] without a path, or \"*\""));
+            }
+        }
+        if api.enabled && api.tokens.is_empty() && !self.context.vault.is_present() {
+            let message = "no API tokens configured: the API is enabled and there is no vault to bootstrap from; run \
+                           `ductile vault init`, or add api.auth.tokens, or set api.enabled: false";
+            self.refuse(&["api", "auth", "tokens"], message);
+        }
+    }
+
+    fn roots(&mut self) {
+        if self.context.config.plugin_roots.is_empty() {
+            self.refuse(&["plugin_roots"], "plugin_roots is required: list at least one directory with plugins");
+        }
+    }
+
+    fn plugins(&mut self) {
+        let workers = self.context.config.service.max_workers;
+        for (name, plugin) in &self.context.config.plugins {
+            if let Some(parallelism) = plugin.parallelism
+                && parallelism > workers
+            {
+                let message =
+                    format!("plugins.{name}.parallelism {parallelism} must be from 1 to service.max_workers {workers}");
+                self.refuse(&["plugins", name, "parallelism"], message);
+            }
+            if let Some(account) = &plugin.run_as
+                && self.context.merged.find(&["accounts", account]).is_none()
+            {
+                let message = format!("plugins.{name}.run_as: account {account:?} is not defined under accounts");
+                self.refuse(&["plugins", name, "run_as"], message);
+            }
+            let written = self.context.merged.find(&["plugins", name]);
+            if written.is_some_and(|node| node.get("enabled").is_none()) {
+                let message = format!("plugin {name:?} does not say whether it is enabled; it will not run");
+                self.warn("plugin_refs", &["plugins", name], message);
+            }
+            if written.is_some_and(|node| node.entries().iter().any(|entry| entry.key.text == "schedule")) {
+                let message = format!("plugins.{name}: schedule is no longer supported; use schedules[]");
+                let path = ["plugins", name, "schedule"];
+                if plugin.enabled {
+                    self.refuse(&path, message);
+                } else {
+                    self.warn("plugin_refs", &path, message);
+                }
+            }
+        }
+    }
+
+    fn accounts(&mut self) {
+        for account in self.context.merged.find(&["accounts"]).map(Node::entries).unwrap_or_default() {
+            let name = account.key.text.as_str();
+            if account.value.get("user").is_some() {
+                continue;
+            }
+            for key in ["uid", "gid"] {
+                if account.value.get(key).is_none() {
+                    self.refuse(
+                        &["accounts", name],
+                        format!("accounts.{name}: {key} is required unless user is given"),
+                    );
+                }
+            }
+        }
+    }
+
+    fn pipelines(&mut self) {
+        let items = self.context.merged.find(&["pipelines"]).map(Node::items).unwrap_or_default();
+        let mut seen: HashMap<&str, &Node> = HashMap::new();
+        for (index, item) in items.iter().enumerate() {
+            let Some(name) = item.get("name").and_then(Node::scalar) else { continue };
+            let Some(first) = seen.insert(&name.text, item) else { continue };
+            let file =
+                |node: &Node| self.context.files.path(node.place).map_or(String::new(), |p| p.display().to_string());
+            let message =
+                format!("pipeline name {:?} is defined twice: in {} and in {}", name.text, file(first), file(item));
+            self.refuse(&["pipelines", &format!("[{index}]"), "name"], message);
+        }
+    }
+}
+
+/// Lower-case words and digits joined by single hyphens.
+fn is_instance_name(name: &str) -> bool {
+    let word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    name.split('-').all(word)
+}
+
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    let scheme_ok = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
+    scheme_ok && !rest.is_empty() && !rest.contains(['/', '?', '#', '@', ' ', '*'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_scheme_host_and_port() {
+        for good in ["https://a.b", "http://localhost:3000", "app+x://h"] {
+            assert!(is_origin(good), "{good}");
+        }
+        for bad in ["a.b", "https://", "https://a.b/", "https://a.b/x", "https://*.b", "://h"] {
+            assert!(!is_origin(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn instance_names_are_words_joined_by_single_hyphens() {
+        assert!(is_instance_name("a1-b") && is_instance_name("ductile"));
+        for bad in ["", "A", "a--b", "-a", "a_b", "a-"] {
+            assert!(!is_instance_name(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! One attempt, step by step. Knows nothing of how its outcome is stored.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::TimeDelta;
+use ductile_config::{Command, Plan, Plugin, PluginConfig, Unavailable};
+use ductile_model::{Clock, EventHub, FailureReason, Secret};
+use ductile_queue::{ClaimedJob, Finalise};
+use ductile_vault::{Composed, VaultHandle};
+use serde_json::value::RawValue;
+
+use crate::conclude::{self, Conclusion, Terms, conclude};
+use crate::control::Control;
+use crate::environment::BaseEnvironment;
+use crate::events::{self, JobLabel, Preflight};
+use crate::process::{self, Launch, Ran, STDERR_CAP};
+use crate::redact::Guard;
+use crate::request::{Context, Input, Request};
+use crate::threads;
+
+/// Base of the back-off for a plugin that is not configured.
+const DEFAULT_BACKOFF: Duration = Duration::from_secs(30);
+
+/// What can be run, and how.
+pub(crate) trait Catalogue: Send + Sync + 'static {
+    /// The plugin, its configuration and its command.
+    fn runnable(&self, plugin: &str, command: &str) -> Result<(&Arc<Plugin>, &PluginConfig, &Command), Unavailable>;
+
+    /// Base of the back-off of a plugin, also of one that can not run.
+    fn backoff_base(&self, plugin: &str) -> Duration;
+}
+
+impl Catalogue for Plan {
+    fn runnable(&self, plugin: &str, command: &str) -> Result<(&Arc<Plugin>, &PluginConfig, &Command), Unavailable> {
+        Plan::runnable(self, plugin, command)
+    }
+
+    fn backoff_base(&self, plugin: &str) -> Duration {
+        self.config.plugins.get(plugin).map_or(DEFAULT_BACKOFF, |plugin| plugin.retry.backoff_base)
+    }
+}
+
+/// What every attempt of a generation works with.
+pub(crate) struct Deps {
+    pub(crate) catalogue: Arc<dyn Catalogue>,
+    /// Name of the service: how the scheduler signs its jobs.
+    pub(crate) service: String,
+    pub(crate) environment: BaseEnvironment,
+    pub(crate) vault: VaultHandle,
+    pub(crate) hub: EventHub,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// Why there is no process.
+struct Failure {
+    reason: FailureReason,
+    error: String,
+}
+
+impl Failure {
+    fn new(reason: FailureReason, error: impl Into<String>) -> Self {
+        Self { reason, error: error.into() }
+    }
+}
+
+/// Runs one attempt to its outcome.
+pub(crate) async fn run(job: &ClaimedJob, deps: &Deps, control: &Arc<Control>) -> Finalise {
+    let begun = Instant::now();
+    let label = JobLabel::of(job);
+    deps.hub.publish("job.started", events::job_started(&label, job));
+    if job.submitted_by == deps.service && job.command == "poll" {
+        deps.hub.publish("poll.started", events::poll_started(&label, job));
+    }
+    let conclusion = match attempt(job, &label, deps, control).await {
+        Ok(conclusion) => conclusion,
+        Err(Failure { reason, error }) => conclude::failed(reason, error, deps.catalogue.backoff_base(&job.plugin)),
+    };
+    Finalise {
+        job: job.id.clone(),
+        attempt: job.attempt,
+        completed_at: deps.clock.now(),
+        outcome: conclusion.outcome,
+        stderr: conclusion.stderr,
+        result: conclusion.result,
+        duration: begun.elapsed(),
+        spawned: control.has_spawned(),
+    }
+}
+
+async fn attempt(
+    job: &ClaimedJob,
+    label: &JobLabel,
+    deps: &Deps,
+    control: &Arc<Control>,
+) -> Result<Conclusion, Failure> {
+    let input = preflight(job, label, deps)?;
+    let (plugin, config, _) = deps
+        .catalogue
+        .runnable(&job.plugin, &job.command)
+        .map_err(|error| Failure::new(FailureReason::PluginUnavailable, error.to_string()))?;
+    check_state(job)?;
+    // The pipeline's part of the context comes with the pipelines.
+    let context = Context::of_root_job(&job.plugin);
+    let secrets = compose(job, config, &deps.vault).await?;
+    let guard = Guard::new(secrets.as_deref().unwrap_or_default());
+    let limit = config.timeouts.of(&job.command);
+    // Both clocks are read here: the instant that the plugin is told is the one that is enforced.
+    let (deadline, deadline_at) = (Instant::now() + limit, deps.clock.now() + delta(limit));
+    let request = Request { job, input: &input, config, context: &context, secrets: secrets.as_deref(), deadline_at };
+    let launch = Launch {
+        job: job.id.clone(),
+        program: plugin.entrypoint.clone(),
+        environment: input.environment(&deps.environment, job, &context),
+        request: request.line(),
+        deadline,
+        stderr_cap: STDERR_CAP + guard.longest(),
+    };
+    drop(secrets);
+    let backoff_base = config.retry.backoff_base;
+    let work = Work {
+        label: label.clone(),
+        plugin: plugin.clone(),
+        hub: deps.hub.clone(),
+        control: control.clone(),
+        guard,
+        limit,
+        backoff_base,
+    };
+    control.engage();
+    match threads::run(move || work.run(launch)).await {
+        Ok(Ok(conclusion)) => Ok(conclusion),
+        // Goes on unwinding here, where the attempt is caught.
+        Ok(Err(panic)) => std::panic::resume_unwind(panic),
+        Err(error) => {
+            drop(control.engagement());
+            Err(Failure::new(FailureReason::SpawnError, format!("start process: {error}")))
+        }
+    }
+}
+
+fn preflight<'a>(job: &'a ClaimedJob, label: &JobLabel, deps: &Deps) -> Result<Input<'a>, Failure> {
+    let input = Input::read(job);
+    let preflight = match &input {
+        Ok(_) => Preflight::Run,
+        Err(error) => Preflight::Fail(error),
+    };
+    deps.hub.publish("job.preflight", events::job_preflight(label, preflight));
+    input.map_err(|error| Failure::new(FailureReason::PreflightError, error))
+}
+
+/// The plugin's memory is handed out only as what it must be; it is never silently reset.
+fn check_state(job: &ClaimedJob) -> Result<(), Failure> {
+    let Some(state) = job.state.as_deref() else { return Ok(()) };
+    let is_json = serde_json::from_str::<&RawValue>(state).is_ok();
+    if is_json && crate::json::is_object(state) {
+        return Ok(());
+    }
+    let text = format!("state of plugin {:?} in table plugin_state is not a JSON object", job.plugin);
+    Err(Failure::new(FailureReason::PreflightError, text))
+}
+
+async fn compose(
+    job: &ClaimedJob,
+    config: &PluginConfig,
+    vault: &VaultHandle,
+) -> Result<Option<Vec<(String, Secret)>>, Failure> {
+    let principal = config.vault_principal.as_deref().unwrap_or(&job.plugin);
+    match vault.compose(principal.to_owned(), config.requires_vault).await {
+        Ok(Ok(Composed::NotAPrincipal)) => Ok(None),
+        Ok(Ok(Composed::Secrets(secrets))) => Ok(Some(secrets)),
+        Ok(Err(denied)) => Err(Failure::new(FailureReason::SecretDenied, denied.to_string())),
+        Err(_) => Err(Failure::new(
+            FailureReason::VaultUnavailable,
+            "the vault is being restarted and did not answer in time",
+        )),
+    }
+}
+
+fn delta(duration: Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}
+
+/// What the thread of an attempt needs.
+struct Work {
+    label: JobLabel,
+    plugin: Arc<Plugin>,
+    hub: EventHub,
+    control: Arc<Control>,
+    guard: Guard,
+    limit: Duration,
+    backoff_base: Duration,
+}
+
+impl Work {
+    fn run(self, launch: Launch) -> Conclusion {
+        let _engagement = self.control.engagement();
+        match process::run(launch, &self.control, &mut |pid| self.tell_spawned(pid)) {
+            Ran::Ended(seen) => {
+                let Self { label, plugin, hub, guard, limit, backoff_base, .. } = &self;
+                let (manifest, limit, backoff_base) = (&plugin.manifest, *limit, *backoff_base);
+                conclude(seen, &Terms { label, manifest, limit, backoff_base, guard, hub })
+            }
+            Ran::NotStarted(error) => conclude::failed(FailureReason::SpawnError, error, self.backoff_base),
+            Ran::Withheld => conclude::withheld(),
+        }
+    }
+
+    fn tell_spawned(&self, pid: u32) {
+        let JobLabel { job_id, plugin, command, attempt } = &self.label;
+        tracing::info!(job_id = %job_id, plugin, command, attempt, pid, "plugin spawned");
+        self.hub.publish("plugin.spawned", events::plugin_spawned(&self.label, pid));
+    }
+}

@@ -1,0 +1,238 @@
+//! The running attempts of a generation.
+//!
+//! They belong to the process, as their child processes do, and not to an incarnation of the pool's actor: an actor
+//! that crashes and is restarted finds them again, together with the one task that takes claims from the inbox. So
+//! no two tasks ever compete for claims, and none waits in the inbox for the actor to come back.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use ductile_model::SnapshotId;
+use ductile_queue::{AttemptOutcome, ClaimedJob, Finalise, Finalised, InterruptKind, QueueError, QueueHandle};
+use rustix::process::Signal;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::ClaimInbox;
+use crate::attempt::{self, Deps};
+use crate::control::Control;
+use crate::process::TERM_GRACE;
+
+/// Time that outcomes get to be stored after SIGKILL, when the process stops.
+const KILL_LIMIT: Duration = Duration::from_secs(9);
+/// Time the thread of a panicked attempt may need: it bounds each of its own two waits by ten seconds.
+const PANIC_LIMIT: Duration = Duration::from_secs(25);
+
+/// Where outcomes go.
+pub(crate) trait Sink: Send + Sync + 'static {
+    /// Stores one.
+    fn store(&self, outcome: Finalise) -> Pin<Box<dyn Future<Output = Result<Finalised, QueueError>> + Send + '_>>;
+}
+
+impl Sink for QueueHandle {
+    fn store(&self, outcome: Finalise) -> Pin<Box<dyn Future<Output = Result<Finalised, QueueError>> + Send + '_>> {
+        Box::pin(self.finalise(outcome))
+    }
+}
+
+/// How attempts are run and where their outcomes go.
+pub(crate) struct Runner {
+    pub(crate) deps: Deps,
+    pub(crate) sink: Box<dyn Sink>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    running: HashMap<u64, Arc<Control>>,
+    /// Tasks that take claims: one, while an inbox is open.
+    drivers: usize,
+    /// The process stops: what begins from now on is ended before it starts.
+    order: Option<Signal>,
+}
+
+/// The running attempts of one generation.
+#[derive(Debug, Default)]
+pub(crate) struct Attempts(watch::Sender<Table>);
+
+static GENERATIONS: LazyLock<Mutex<HashMap<String, Weak<Attempts>>>> = LazyLock::new(Mutex::default);
+
+impl Attempts {
+    /// Those of the generation with this snapshot: new, or those that an earlier incarnation of its actor began.
+    pub(crate) fn of(snapshot: &SnapshotId) -> Arc<Self> {
+        let mut generations = GENERATIONS.lock().unwrap_or_else(PoisonError::into_inner);
+        generations.retain(|_, attempts| attempts.strong_count() > 0);
+        if let Some(attempts) = generations.get(snapshot.as_str()).and_then(Weak::upgrade) {
+            return attempts;
+        }
+        let attempts = Arc::new(Self::default());
+        generations.insert(snapshot.as_str().to_owned(), Arc::downgrade(&attempts));
+        attempts
+    }
+
+    /// Takes claims from the inbox until it ends. Nothing happens when that is being done already.
+    pub(crate) fn drive(self: &Arc<Self>, inbox: ClaimInbox, runner: Arc<Runner>) {
+        let started = self.0.send_if_modified(|table| {
+            let is_first = table.drivers == 0;
+            table.drivers = 1;
+            is_first
+        });
+        if !started {
+            return;
+        }
+        let attempts = self.clone();
+        tokio::spawn(async move {
+            let _driving = Driving(&attempts);
+            let mut inbox = inbox.lock().await;
+            while let Some(job) = inbox.recv().await {
+                attempts.begin(job, &runner);
+            }
+        });
+    }
+
+    fn begin(self: &Arc<Self>, job: ClaimedJob, runner: &Arc<Runner>) {
+        let control = Arc::new(Control::default());
+        let mut id = 0;
+        self.0.send_modify(|table| {
+            id = table.next;
+            table.next += 1;
+            table.running.insert(id, control.clone());
+            if let Some(signal) = table.order {
+                control.order(signal);
+            }
+        });
+        let (attempts, runner) = (self.clone(), runner.clone());
+        tokio::spawn(async move {
+            let _entry = Entry { attempts: &attempts, id };
+            let outcome = run_caught(&job, &runner.deps, &control).await;
+            store(outcome, runner.sink.as_ref()).await;
+        });
+    }
+
+    /// How many run.
+    pub(crate) fn running(&self) -> usize {
+        self.0.borrow().running.len()
+    }
+
+    /// Waits until the inbox has ended and nothing runs.
+    pub(crate) async fn drained(&self) {
+        // The sender lives in `self`, so the wait can not fail.
+        drop(self.0.subscribe().wait_for(|table| table.drivers == 0 && table.running.is_empty()).await);
+    }
+
+    async fn none_running(&self) {
+        drop(self.0.subscribe().wait_for(|table| table.running.is_empty()).await);
+    }
+
+    /// Lets running attempts finish within `limit`, then ends them, first politely. Returns when the outcome of each
+    /// is stored, or when a process can not be ended at all.
+    pub(crate) async fn stop(&self, limit: Duration) {
+        if timeout(limit, self.drained()).await.is_ok() {
+            return;
+        }
+        self.order(Signal::TERM);
+        if timeout(TERM_GRACE, self.none_running()).await.is_ok() {
+            return;
+        }
+        self.order(Signal::KILL);
+        if timeout(KILL_LIMIT, self.none_running()).await.is_err() {
+            tracing::error!(running = self.running(), "attempts could not be ended");
+        }
+    }
+
+    /// Ends all running attempts at once, and those that would begin.
+    pub(crate) fn order(&self, signal: Signal) {
+        self.0.send_modify(|table| {
+            table.order = Some(signal);
+            for control in table.running.values() {
+                control.order(signal);
+            }
+        });
+    }
+}
+
+/// One driver at work.
+struct Driving<'a>(&'a Attempts);
+
+impl Drop for Driving<'_> {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|table| table.drivers = 0);
+    }
+}
+
+/// One row of the table; leaves it whatever becomes of the task.
+struct Entry<'a> {
+    attempts: &'a Attempts,
+    id: u64,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.attempts.0.send_modify(|table| {
+            table.running.remove(&self.id);
+        });
+    }
+}
+
+/// Runs an attempt; a panic in its handling ends that attempt only.
+async fn run_caught(job: &ClaimedJob, deps: &Deps, control: &Arc<Control>) -> Finalise {
+    let begun = Instant::now();
+    let panic = match caught(attempt::run(job, deps, control)).await {
+        Ok(outcome) => return outcome,
+        Err(panic) => panic,
+    };
+    tracing::error!(
+        job_id = %job.id, plugin = job.plugin, command = job.command, attempt = job.attempt,
+        panic = panic_text(panic.as_ref()), "handling of an attempt panicked"
+    );
+    // Its process must be gone before the row can be claimed again.
+    control.order(Signal::KILL);
+    if timeout(PANIC_LIMIT, control.idle()).await.is_err() {
+        tracing::error!(job_id = %job.id, "process of a panicked attempt could not be ended");
+    }
+    let backoff_base = deps.catalogue.backoff_base(&job.plugin);
+    Finalise {
+        job: job.id.clone(),
+        attempt: job.attempt,
+        completed_at: deps.clock.now(),
+        outcome: AttemptOutcome::Interrupted(InterruptKind::InternalError { backoff_base }),
+        stderr: None,
+        result: None,
+        duration: begun.elapsed(),
+        spawned: control.has_spawned(),
+    }
+}
+
+async fn store(outcome: Finalise, sink: &dyn Sink) {
+    let (job, attempt) = (outcome.job.clone(), outcome.attempt);
+    match sink.store(outcome).await {
+        Ok(Finalised::Stored(status)) => tracing::debug!(job_id = %job, attempt, %status, "attempt finished"),
+        Ok(Finalised::Stale) => {
+            tracing::warn!(job_id = %job, attempt, "outcome came too late: the job is no longer running this attempt");
+        }
+        // The queue has said why, with the outcome; the process ends and the row is recovered at the next start.
+        Err(error) => tracing::error!(job_id = %job, attempt, %error, "outcome could not be stored"),
+    }
+}
+
+/// The future's output, or what it panicked with.
+async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
+    let mut future = pin!(future);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
+}

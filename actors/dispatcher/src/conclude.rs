@@ -1,0 +1,165 @@
+//! From what was seen of a process to the outcome that is stored.
+
+use std::time::Duration;
+
+use ductile_config::Manifest;
+use ductile_model::{EventHub, FailureReason};
+use ductile_queue::{AttemptOutcome, InterruptKind, StateUpdate};
+use serde_json::json;
+
+use crate::events::{self, JobLabel};
+use crate::json;
+use crate::judge::{Evidence, Judgement, Verdict, describe, judge};
+use crate::process::{Exit, STDERR_CAP, Seen};
+use crate::redact::Guard;
+use crate::response::{self, LogLevel};
+
+/// Bytes of an undecodable stdout that are kept.
+const RAW_CAP: usize = 65_536;
+
+/// What an attempt came to, as far as its process is concerned.
+#[derive(Debug)]
+pub(crate) struct Conclusion {
+    pub(crate) outcome: AttemptOutcome,
+    pub(crate) stderr: Option<String>,
+    pub(crate) result: Option<String>,
+}
+
+/// What the conclusion needs to know beside what was seen.
+pub(crate) struct Terms<'a> {
+    pub(crate) label: &'a JobLabel,
+    pub(crate) manifest: &'a Manifest,
+    pub(crate) limit: Duration,
+    pub(crate) backoff_base: Duration,
+    pub(crate) guard: &'a Guard,
+    pub(crate) hub: &'a EventHub,
+}
+
+/// Judges a process and prepares what is stored of it. Delivered secrets are taken out of everything that is not the
+/// plugin's own, decodable answer.
+pub(crate) fn conclude(seen: Seen, terms: &Terms<'_>) -> Conclusion {
+    let label = terms.label;
+    if seen.stderr.overflow || seen.stderr.bytes.len() > STDERR_CAP {
+        tracing::warn!(
+            job_id = %label.job_id, plugin = label.plugin, command = label.command, kept = STDERR_CAP, "plugin stderr was cut"
+        );
+    }
+    let stderr = terms.guard.clean(text(seen.stderr.bytes));
+    let stderr = json::cut(&stderr, STDERR_CAP);
+    let stdout = text(seen.stdout.bytes);
+    let evidence = Evidence {
+        exit: seen.exit,
+        cause: seen.cause,
+        stdout: &stdout,
+        stdout_overflow: seen.stdout.overflow,
+        stderr,
+        limit: terms.limit,
+    };
+    let Judgement { verdict, is_answer } = judge(&evidence);
+    if is_answer {
+        write_logs(&stdout, terms);
+        tell_echoes(&stdout, terms);
+    }
+    let outcome = outcome(verdict, seen.exit, terms);
+    let stderr = (!stderr.is_empty()).then(|| stderr.to_owned());
+    let result = if is_answer { Some(answer(stdout)) } else { raw(stdout, seen.stdout.overflow, terms.guard) };
+    Conclusion { outcome, stderr, result }
+}
+
+/// Text of bytes; what is no UTF-8 is replaced.
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+fn answer(stdout: String) -> String {
+    let essence = response::essence(&stdout);
+    if essence.len() == stdout.len() { stdout } else { essence.to_owned() }
+}
+
+/// What is kept of output that is no answer, as JSON.
+fn raw(stdout: String, overflow: bool, guard: &Guard) -> Option<String> {
+    if stdout.is_empty() {
+        return None;
+    }
+    let truncated = overflow || stdout.len() > RAW_CAP;
+    // A value that lies across the cut must be seen whole before it is cut.
+    let seen = json::cut(&stdout, RAW_CAP + guard.longest()).to_owned();
+    let clean = guard.clean(seen);
+    Some(json!({"raw_stdout": json::cut(&clean, RAW_CAP), "truncated": truncated}).to_string())
+}
+
+fn outcome(verdict: Verdict, exit: Exit, terms: &Terms<'_>) -> AttemptOutcome {
+    let label = terms.label;
+    match verdict {
+        Verdict::Succeeded { state_updates } => {
+            if exit != Exit::Code(0) {
+                tracing::warn!(
+                    job_id = %label.job_id, plugin = label.plugin, command = label.command, exit = describe(exit),
+                    "plugin answered ok and ended abnormally; the answer counts"
+                );
+            }
+            AttemptOutcome::Succeeded { state: state_updates.map(|json| state_update(json, terms)) }
+        }
+        Verdict::Failed { reason, error } => {
+            let mut error = terms.guard.clean(error);
+            if error.trim().is_empty() {
+                error = format!("attempt failed: {reason}");
+            }
+            AttemptOutcome::Failed { reason, error, backoff_base: terms.backoff_base }
+        }
+        Verdict::Interrupted => AttemptOutcome::Interrupted(InterruptKind::Shutdown),
+    }
+}
+
+fn state_update(json: String, terms: &Terms<'_>) -> StateUpdate {
+    let label = terms.label;
+    let rules = terms.manifest.fact_outputs.iter().filter(|rule| rule.command == label.command);
+    let fact_types: Vec<_> = rules.map(|rule| rule.fact_type.clone()).collect();
+    if fact_types.is_empty() && matches!(label.command.as_str(), "health" | "init") {
+        tracing::warn!(
+            job_id = %label.job_id, plugin = label.plugin, command = label.command,
+            "state_updates of a command that should keep no state are applied"
+        );
+    }
+    StateUpdate { json, fact_types }
+}
+
+/// Writes the plugin's own log entries to the gateway's log.
+fn write_logs(stdout: &str, terms: &Terms<'_>) {
+    let JobLabel { job_id, plugin, command, .. } = terms.label;
+    for entry in response::logs(stdout) {
+        let text = terms.guard.clean(entry.message);
+        match entry.level {
+            LogLevel::Debug => tracing::debug!(job_id = %job_id, plugin, command, text, "plugin log"),
+            LogLevel::Info => tracing::info!(job_id = %job_id, plugin, command, text, "plugin log"),
+            LogLevel::Warn => tracing::warn!(job_id = %job_id, plugin, command, text, "plugin log"),
+            LogLevel::Error => tracing::error!(job_id = %job_id, plugin, command, text, "plugin log"),
+        }
+    }
+}
+
+/// An answer is stored as the plugin made it. That it holds a secret is said aloud, with name and place only.
+fn tell_echoes(stdout: &str, terms: &Terms<'_>) {
+    if terms.guard.longest() == 0 || terms.guard.names_in(stdout).is_empty() {
+        return;
+    }
+    let JobLabel { job_id, plugin, .. } = terms.label;
+    for (place, part) in response::parts(stdout) {
+        for secret in terms.guard.names_in(&part) {
+            tracing::warn!(
+                event = "secret.echoed", job_id = %job_id, plugin, secret, place, "plugin put a secret into its answer"
+            );
+            terms.hub.publish("vault.secret_echoed", events::secret_echoed(terms.label, secret, &place));
+        }
+    }
+}
+
+/// The outcome of an attempt that failed before there was a process.
+pub(crate) fn failed(reason: FailureReason, error: String, backoff_base: Duration) -> Conclusion {
+    Conclusion { outcome: AttemptOutcome::Failed { reason, error, backoff_base }, stderr: None, result: None }
+}
+
+/// The outcome of an attempt that the gateway's stop prevented.
+pub(crate) fn withheld() -> Conclusion {
+    Conclusion { outcome: AttemptOutcome::Interrupted(InterruptKind::Shutdown), stderr: None, result: None }
+}

@@ -1,0 +1,67 @@
+//! What can go wrong with the store and the queue.
+
+use std::path::PathBuf;
+
+/// Why the database could not be opened. Every text names the path or the object and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file or its directory can not be used.
+    #[error("{what} {path}: {source}", path = path.display())]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There is no such file.
+    #[error("database not found: {path}", path = .0.display())]
+    NotFound(PathBuf),
+    /// The file is refused: not a database, damaged, wrong schema, newer, on a network file system.
+    #[error("{0}")]
+    Refused(String),
+    /// SQLite said no.
+    #[error("state database {path}: {source}", path = path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+}
+
+/// Why an operation on the queue was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// The request is wrong; nothing was written.
+    #[error("{field}: {message}")]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// Another process holds the write lock beyond the busy timeout; nothing was written.
+    #[error("database is locked")]
+    Busy,
+    /// The queue is being restarted; nothing was written.
+    #[error("the queue is being restarted")]
+    Unavailable,
+    /// No answer in time; it may have been written.
+    #[error("no answer from the queue in time; it may have been written")]
+    OutcomeUnknown,
+    /// The database failed; nothing was written.
+    #[error("the state database failed")]
+    Storage(#[source] rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for QueueError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+        match error.sqlite_error_code() {
+            Some(DatabaseBusy | DatabaseLocked) => Self::Busy,
+            _ => Self::Storage(error),
+        }
+    }
+}

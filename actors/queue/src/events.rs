@@ -1,0 +1,182 @@
+//! The data of the events that the queue publishes after a commit.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use ductile_model::{FailureReason, JobId, JobStatus, Producer, format_wire};
+use serde_json::{Map, Value};
+
+use crate::NewJob;
+use crate::rows::JobRow;
+
+type Data = Map<String, Value>;
+
+fn data<const N: usize>(entries: [(&str, Value); N]) -> Data {
+    entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn millis(duration: Duration) -> Value {
+    Value::from(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// `job.enqueued`, for the producers that it is published for.
+pub(crate) fn enqueued(id: &JobId, job: &NewJob, submitted_by: &str) -> Option<Data> {
+    let told = match job.submitted_by {
+        Producer::Api | Producer::Mcp | Producer::Cli => job.direct,
+        Producer::Webhook(_) | Producer::Relay(_) | Producer::Hook | Producer::Core => true,
+        // Their own events tell of these.
+        Producer::Scheduler(_) | Producer::Route => false,
+    };
+    told.then(|| {
+        data([
+            ("job_id", id.as_str().into()),
+            ("plugin", job.plugin.as_str().into()),
+            ("command", job.command.as_str().into()),
+            ("submitted_by", submitted_by.into()),
+            ("direct", job.direct.into()),
+        ])
+    })
+}
+
+pub(crate) fn skipped(job: &JobRow, reason: &str) -> Data {
+    data([
+        ("job_id", job.id.as_str().into()),
+        ("plugin", (*job.plugin).into()),
+        ("command", job.command.as_str().into()),
+        ("reason", reason.into()),
+    ])
+}
+
+pub(crate) fn completed(job: &JobRow, duration: Duration) -> Data {
+    data([
+        ("job_id", job.id.as_str().into()),
+        ("plugin", (*job.plugin).into()),
+        ("command", job.command.as_str().into()),
+        ("status", JobStatus::Succeeded.as_str().into()),
+        ("duration_ms", millis(duration)),
+    ])
+}
+
+/// Marks of a `job.failed` that is no verdict of the plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FailedMark {
+    None,
+    Recovery,
+    Cancelled,
+}
+
+/// `job.failed` or `job.timed_out`, by the status.
+pub(crate) fn ended_badly(
+    job: &JobRow,
+    status: JobStatus,
+    error: &str,
+    duration: Duration,
+    mark: FailedMark,
+) -> (&'static str, Data) {
+    let (kind, message) = if status == JobStatus::TimedOut {
+        ("job.timed_out", format!("Job timed out [{}]", job.plugin))
+    } else {
+        ("job.failed", format!("Job failed [{}]: {error}", job.plugin))
+    };
+    let mut data = data([
+        ("job_id", job.id.as_str().into()),
+        ("plugin", (*job.plugin).into()),
+        ("command", job.command.as_str().into()),
+        ("status", status.as_str().into()),
+        ("duration_ms", millis(duration)),
+        ("error", error.into()),
+        ("message", message.as_str().into()),
+        ("text", message.as_str().into()),
+    ]);
+    match mark {
+        FailedMark::None => {}
+        FailedMark::Recovery => drop(data.insert("recovery".to_owned(), true.into())),
+        FailedMark::Cancelled => drop(data.insert("cancelled".to_owned(), true.into())),
+    }
+    (kind, data)
+}
+
+/// `plugin.init_failed`, for the gateway's own `init` jobs.
+pub(crate) fn init_failed(job: &JobRow, error: &str) -> Option<Data> {
+    let ours = job.command == "init" && job.submitted_by == Producer::Core.to_string();
+    ours.then(|| data([("plugin", (*job.plugin).into()), ("job_id", job.id.as_str().into()), ("error", error.into())]))
+}
+
+pub(crate) fn retry_scheduled(
+    job: &JobRow,
+    reason: FailureReason,
+    delay: Duration,
+    next_retry_at: DateTime<Utc>,
+) -> Data {
+    let mut data = data([
+        ("job_id", job.id.as_str().into()),
+        ("plugin", (*job.plugin).into()),
+        ("command", job.command.as_str().into()),
+        ("attempt", job.attempt.into()),
+        ("max_attempts", job.max_attempts.into()),
+        ("retry_count", job.attempt.into()),
+        ("max_retries", job.max_attempts.into()),
+    ]);
+    add_policy(&mut data);
+    data.insert("backoff_ms".to_owned(), millis(delay));
+    data.insert("backoff_schedule".to_owned(), Value::Array(vec![millis(delay)]));
+    data.insert("next_retry_at".to_owned(), format_wire(next_retry_at).into());
+    data.insert("reason".to_owned(), reason.as_str().into());
+    data
+}
+
+pub(crate) fn retry_exhausted(job: &JobRow, reason: FailureReason, exhausted: bool, error: &str) -> Data {
+    let mut data =
+        data([("job_id", job.id.as_str().into()), ("attempts", job.attempt.into()), ("final_error", error.into())]);
+    if exhausted {
+        data.insert("reason".to_owned(), "attempts_exhausted".into());
+        data.insert("retry_decision_reason".to_owned(), reason.as_str().into());
+    } else {
+        data.insert("reason".to_owned(), reason.as_str().into());
+    }
+    add_policy(&mut data);
+    data
+}
+
+fn add_policy(data: &mut Data) {
+    data.insert("retry_policy_owner".to_owned(), "core".into());
+    data.insert("plugin_retry_field".to_owned(), "v2_boundary_compatibility_signal".into());
+}
+
+/// `poll.completed`, for a poll that the scheduler asked for.
+pub(crate) fn poll_completed(job: &JobRow, status: JobStatus, duration: Duration, error: Option<&str>) -> Option<Data> {
+    if job.command != "poll" || !is_scheduled(&job.submitted_by) {
+        return None;
+    }
+    let mut data = data([
+        ("job_id", job.id.as_str().into()),
+        ("plugin", (*job.plugin).into()),
+        ("command", job.command.as_str().into()),
+        ("schedule_id", schedule_id(job).into()),
+        ("submitted_by", job.submitted_by.as_str().into()),
+        ("attempt", job.attempt.into()),
+        ("status", status.as_str().into()),
+        ("outcome", status.as_str().into()),
+        ("duration_ms", millis(duration)),
+    ]);
+    if let Some(error) = error {
+        data.insert("error".to_owned(), error.into());
+    }
+    Some(data)
+}
+
+/// The scheduler stores the name of the service; every other producer stores a word of a closed set.
+fn is_scheduled(submitted_by: &str) -> bool {
+    let other = matches!(submitted_by, "api" | "mcp" | "route" | "hook" | "cli" | "core");
+    !other && !submitted_by.starts_with("webhook:") && !submitted_by.starts_with("relay:")
+}
+
+/// Third part of the key `<plugin>:<command>:<schedule>`.
+fn schedule_id(job: &JobRow) -> &str {
+    let key = job.dedupe_key.as_deref().unwrap_or_default();
+    key.strip_prefix(&*job.plugin)
+        .and_then(|rest| rest.strip_prefix(':'))
+        .and_then(|rest| rest.strip_prefix(job.command.as_str()))
+        .and_then(|rest| rest.strip_prefix(':'))
+        .unwrap_or_default()
+}

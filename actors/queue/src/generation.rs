@@ -1,0 +1,69 @@
+//! What becomes true in one transaction when a generation takes over.
+
+use rusqlite::params;
+use tokio::sync::mpsc;
+use tracing::info;
+
+use crate::rows::JobRow;
+use crate::scope::{Change, Installed, Scope};
+use crate::{ActivateGeneration, ClaimedJob, QueueError, SnapshotRow, finalise, history};
+
+/// Names of the gateway's own steps; no configuration makes them runnable or not.
+const BUILT_IN: &str = "core.";
+
+/// Writes the snapshot, cancels what can no longer run, closes the reload's history row, and has the generation
+/// installed once that is committed.
+pub(crate) fn activate(
+    scope: &Scope<'_>,
+    generation: &ActivateGeneration,
+    claims: &mpsc::UnboundedSender<ClaimedJob>,
+) -> Result<(), QueueError> {
+    insert_snapshot(scope, &generation.snapshot)?;
+    if let Some(runnable) = &generation.runnable {
+        let lost = JobRow::queued(scope.connection())?
+            .into_iter()
+            .filter(|job| !runnable.contains(&*job.plugin) && !job.plugin.starts_with(BUILT_IN));
+        for job in lost {
+            finalise::cancel(scope, &job, "cancelled by reload: plugin removed or disabled")?;
+            info!(
+                job_id = job.id.as_str(),
+                plugin = &*job.plugin,
+                "queued job cancelled: its plugin is gone or disabled"
+            );
+        }
+    }
+    if let Some(entry) = &generation.reload {
+        history::close_ok(scope, entry, &generation.snapshot.id)?;
+    }
+    scope.changed(Change::Unknown);
+    let claims = claims.clone();
+    scope.install(Installed { snapshot: generation.snapshot.id.clone(), policy: generation.policy.clone(), claims });
+    Ok(())
+}
+
+fn insert_snapshot(scope: &Scope<'_>, row: &SnapshotRow) -> rusqlite::Result<()> {
+    scope
+        .connection()
+        .prepare_cached(
+            "INSERT INTO config_snapshots
+                 (id, config_hash, source_hash, source_path, source, reason, loaded_at, ductile_version, binary_path,
+                  snapshot_format, semantics, plugin_fingerprints, sanitized_config, secret_fingerprints)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 1, ?10, ?11, ?12, ?13)",
+        )?
+        .execute(params![
+            row.id.as_str(),
+            row.config_hash,
+            row.source_hash,
+            row.source_path,
+            row.source,
+            row.reason,
+            scope.now_text(),
+            row.ductile_version,
+            row.binary_path,
+            row.semantics,
+            row.plugin_fingerprints,
+            row.sanitized_config,
+            row.secret_fingerprints,
+        ])?;
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! The queue and the store: the one SQLite file and the only writer of it.
+//!
+//! **Owns** the database: one writer thread with the only read-write connection, a pool of readers, the schema, and
+//! the job state machine as rows.
+//!
+//! **Promises.** An answer to `enqueue` means the row is committed. The outcome of an attempt, with everything it
+//! causes, is one transaction. Events are published after the commit that they tell about.
+//!
+//! **Woken by** an operation, by the next due retry, and once a second for rows that other processes wrote.
+//!
+//! **When it dies**: the [`Store`] is a resource of the process and outlives the actor; the actor is restarted and
+//! finds everything in the database. After a kill, [`Store::recover`] brings the rows of running attempts back.
+//!
+//! **Not here:** running plugins, and when a schedule is due.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod actor;
+mod board;
+mod claim;
+mod enqueue;
+mod error;
+mod events;
+mod facts;
+mod finalise;
+mod generation;
+mod handle;
+mod history;
+mod open;
+mod read;
+mod reader;
+mod readers;
+mod report;
+mod rows;
+mod schema;
+mod scope;
+mod state;
+mod store;
+mod types;
+mod watches;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use actor::{EnqueueRequest, FinaliseRequest, QueueActor, QueueArgs, QueueMsg};
+pub use error::{QueueError, StoreError};
+pub use handle::QueueHandle;
+pub use reader::Reader;
+pub use report::{AttemptRow, ContextRow, FactRow, FoundJob, JobRef, LogFilter, LogRow, TransitionRow};
+pub use store::{Store, StoreOptions, Synchronous};
+pub use types::{
+    ActivateGeneration, AttemptLog, AttemptOutcome, ClaimPolicy, ClaimedJob, DuplicateReason, Enqueued, Finalise,
+    Finalised, InterruptKind, JobFilter, JobPage, JobView, NewJob, QueueMetrics, Recovered, ReloadEntry, ReloadRecord,
+    SnapshotRow, StateUpdate, TreeNode, TreeWait,
+};

@@ -1,0 +1,100 @@
+//! `ductile config`: is a configuration right?
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use ductile_config::{CheckReport, check, locate};
+use ductile_model::Problem;
+use serde_json::{Map, Value, json};
+
+use super::args::Common;
+use super::report::{self, Failure};
+use crate::gateway::secrets::VaultSource;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Action {
+    /// Check files, plugins and references; changes nothing
+    #[command(
+        after_help = "Example:\n  ductile config check --config ./config --json\n\nExit codes: 0 valid, 1 invalid, 2 valid with warnings under --strict."
+    )]
+    Check {
+        /// Warnings make exit status 2
+        #[arg(long, alias = "fail-on-warnings")]
+        strict: bool,
+    },
+}
+
+pub(crate) fn run(action: Action, common: &Common) -> Result<u8, Failure> {
+    match action {
+        Action::Check { strict } => run_check(strict, common),
+    }
+}
+
+fn run_check(strict: bool, common: &Common) -> Result<u8, Failure> {
+    let environment = crate::environment();
+    let explicit = common.explicit_config()?;
+    let checked = match locate(explicit.map(PathBuf::as_path), &environment) {
+        Ok(source) => {
+            if common.verbose {
+                eprintln!("configuration: {} ({:?})", source.root_file.display(), source.kind);
+            }
+            check(&source, &environment, &VaultSource::default())
+        }
+        Err(problem) => CheckReport { errors: vec![problem], warnings: Vec::new() },
+    };
+    let CheckReport { errors, warnings } = &checked;
+    if common.json {
+        report::json(&as_json(&checked));
+    } else {
+        let head = match (errors.len(), warnings.len()) {
+            (0, 0) => "Configuration valid.".to_owned(),
+            (0, warnings) => format!("Configuration valid ({warnings} warning(s))"),
+            (errors, warnings) => format!("Configuration invalid ({errors} error(s), {warnings} warning(s))"),
+        };
+        report::line(format_args!("{head}"));
+        errors.iter().for_each(|problem| issue("ERROR", problem));
+        warnings.iter().for_each(|problem| issue("WARN", problem));
+    }
+    Ok(match (errors.is_empty(), warnings.is_empty()) {
+        (false, _) => 1,
+        (true, false) if strict => 2,
+        _ => 0,
+    })
+}
+
+fn issue(level: &str, problem: &Problem) {
+    let at = problem.file.as_ref().map(|file| {
+        let line = problem.line.map(|line| format!(":{line}")).unwrap_or_default();
+        format!(" ({}{line})", file.display())
+    });
+    let said = problem.field.is_empty() || problem.message.contains(&problem.field);
+    let field = if said { String::new() } else { format!("{}: ", problem.field) };
+    report::line(format_args!("  {level} [{}] {field}{}{}", problem.category, problem.message, at.unwrap_or_default()));
+}
+
+fn as_json(checked: &CheckReport) -> Value {
+    let mut document = Map::new();
+    document.insert("valid".into(), json!(checked.errors.is_empty()));
+    for (key, problems) in [("errors", &checked.errors), ("warnings", &checked.warnings)] {
+        if !problems.is_empty() {
+            document.insert(key.into(), problems.iter().map(problem_json).collect());
+        }
+    }
+    Value::Object(document)
+}
+
+fn problem_json(problem: &Problem) -> Value {
+    let mut entry = Map::new();
+    entry.insert("category".into(), json!(problem.category));
+    entry.insert("message".into(), json!(problem.message));
+    if !problem.field.is_empty() {
+        entry.insert("field".into(), json!(problem.field));
+    }
+    if let Some(file) = &problem.file {
+        entry.insert("file".into(), json!(file.display().to_string()));
+    }
+    if let Some(line) = problem.line {
+        entry.insert("line".into(), json!(line));
+    }
+    Value::Object(entry)
+}

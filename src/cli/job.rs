@@ -1,0 +1,62 @@
+//! `ductile job`: what happened, read straight from the database, with or without a running gateway.
+
+mod inspect;
+mod logs;
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use ductile_config::{Purpose, locate, plan};
+use ductile_queue::{Reader, StoreError};
+use serde_json::Value;
+
+use super::args::Common;
+use super::report::Failure;
+use crate::gateway::secrets::VaultSource;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Action {
+    /// Everything about one job: state, attempts, lineage, facts
+    #[command(
+        long_about = "Everything about one job: state, attempts, lineage, facts. The id may be shortened to its first or last 8 or more \
+                      characters. With -v the payload and what each attempt printed.",
+        after_help = "Examples:\n  ductile job inspect 1a2b3c4d\n  ductile job inspect -v --json 01a22d63-c2e6-74c6-836e-b59617e8e14c\n\nExit codes: 0 shown, 1 not found or not readable."
+    )]
+    Inspect {
+        /// Id of the job, or a part of it
+        job_id: String,
+    },
+    /// Finished attempts, newest first
+    #[command(
+        after_help = "Examples:\n  ductile job logs --plugin file_watch --status failed\n  ductile job logs --query 'connection refused' --from 2026-01-02T00:00:00Z --json\n\nExit codes: 0 shown, 1 wrong filter or not readable."
+    )]
+    Logs(logs::Filters),
+}
+
+pub(crate) fn run(action: Action, common: &Common) -> Result<u8, Failure> {
+    match action {
+        Action::Inspect { job_id } => inspect::run(&job_id, common),
+        Action::Logs(filters) => logs::run(&filters, common),
+    }
+}
+
+/// The database of the configuration, read-only; never created.
+fn reader(common: &Common) -> Result<Reader, Failure> {
+    let explicit = common.explicit_config()?;
+    let environment = crate::environment();
+    let source = locate(explicit.map(PathBuf::as_path), &environment).map_err(Failure::config)?;
+    let plan = plan(&source, &environment, &VaultSource::default(), Purpose::Inspecting).map_err(Failure::config)?;
+    if common.verbose {
+        eprintln!("database: {}", plan.config.state.path.display());
+    }
+    Reader::open(&plan.config.state.path).map_err(Failure::missing)
+}
+
+fn unreadable(error: StoreError) -> Failure {
+    Failure::internal(error)
+}
+
+/// Stored JSON text as a value; what is not JSON (older rows) as a string.
+fn json_text(text: Option<&String>) -> Value {
+    text.map_or(Value::Null, |text| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text.as_str())))
+}

@@ -1,0 +1,134 @@
+//! Output: results on stdout, everything else on stderr, and one form for failures.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use serde_json::{Map, Value};
+
+/// A command that did not do what was asked.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// Exit status.
+    exit: u8,
+    /// Class of the error, as in `sysexits.h`.
+    code: u8,
+    message: String,
+    context: Map<String, Value>,
+}
+
+impl Failure {
+    /// The command line was wrong.
+    pub(crate) fn usage(message: impl fmt::Display) -> Self {
+        Self::new(64, message)
+    }
+
+    /// A file or row that was named is not there.
+    pub(crate) fn missing(message: impl fmt::Display) -> Self {
+        Self::new(66, message)
+    }
+
+    /// No gateway answers.
+    pub(crate) fn unreachable(message: impl fmt::Display) -> Self {
+        Self::new(69, message)
+    }
+
+    /// Anything that fits nowhere else.
+    pub(crate) fn internal(message: impl fmt::Display) -> Self {
+        Self::new(70, message)
+    }
+
+    /// Something could not be created.
+    pub(crate) fn cannot_create(message: impl fmt::Display) -> Self {
+        Self::new(73, message)
+    }
+
+    /// Trying again later may help.
+    pub(crate) fn try_again(message: impl fmt::Display) -> Self {
+        Self::new(75, message)
+    }
+
+    /// The configuration is wrong.
+    pub(crate) fn config(message: impl fmt::Display) -> Self {
+        Self::new(78, message)
+    }
+
+    fn new(code: u8, message: impl fmt::Display) -> Self {
+        Self { exit: 1, code, message: message.to_string(), context: Map::new() }
+    }
+
+    /// The same failure with another exit status.
+    pub(crate) fn exiting(mut self, exit: u8) -> Self {
+        self.exit = exit;
+        self
+    }
+
+    /// The same failure with a fact for programs.
+    pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.context.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Prints it and gives the exit status.
+    pub(crate) fn show(self, as_json: bool) -> ExitCode {
+        if as_json {
+            json(&serde_json::json!({"error": self.message, "code": self.code, "context": self.context}));
+        } else {
+            eprintln!("{}", self.message);
+        }
+        ExitCode::from(self.exit)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Prints a line on stdout. A reader that closed the pipe ends the program without an error.
+pub(crate) fn line(text: fmt::Arguments<'_>) {
+    finish(writeln!(io::stdout(), "{text}"));
+}
+
+/// Prints text as it is on stdout.
+pub(crate) fn text(text: &str) {
+    finish(io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()));
+}
+
+/// Prints bytes as they are on stdout.
+pub(crate) fn bytes(bytes: &[u8]) {
+    finish(io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()));
+}
+
+/// Prints one JSON document on stdout, indented by two.
+pub(crate) fn json(value: &Value) {
+    line(format_args!("{value:#}"));
+}
+
+fn finish(result: io::Result<()>) {
+    match result {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            eprintln!("could not write to stdout: {error}");
+            std::process::exit(1);
+        }
+    }
+}
+
+/// Whether human output may have colour.
+pub(crate) fn colour(no_color: bool) -> bool {
+    !no_color && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Colours a job status for a terminal.
+pub(crate) fn paint_status(status: &str, colour: bool) -> String {
+    let code = match status {
+        "succeeded" => 32,
+        "failed" | "timed_out" | "dead" => 31,
+        "running" => 36,
+        _ => 33,
+    };
+    if colour { format!("\u{1b}[{code}m{status}\u{1b}[0m") } else { status.to_owned() }
+}

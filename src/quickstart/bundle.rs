@@ -1,0 +1,52 @@
+//! The plugins that travel inside the binary.
+
+/// One file of a bundled plugin.
+pub(super) struct BundledFile {
+    /// Name in the plugin's directory.
+    pub(super) name: &'static str,
+    pub(super) content: &'static str,
+    pub(super) executable: bool,
+}
+
+/// A bundled plugin.
+pub(super) struct BundledPlugin {
+    /// Name of its directory.
+    pub(super) name: &'static str,
+    pub(super) files: &'static [BundledFile],
+}
+
+macro_rules! file {
+    ($plugin:literal, $name:literal, $executable:literal) => {
+        BundledFile {
+            name: $name,
+            content: include_str!(concat!("../../plugins/", $plugin, "/", $name)),
+            executable: $executable,
+        }
+    };
+}
+
+/// What the quickstart uses.
+pub(super) const PLUGINS: [BundledPlugin; 2] = [
+    BundledPlugin {
+        name: "echo",
+        files: &[
+            file!("echo", "manifest.yaml", false),
+            file!("echo", "run.py", true),
+            file!("echo", "_request.py", false),
+            file!("echo", "_response.py", false),
+            file!("echo", "README.md", false),
+        ],
+    },
+    BundledPlugin {
+        name: "file_watch",
+        files: &[
+            file!("file_watch", "manifest.yaml", false),
+            file!("file_watch", "run.py", true),
+            file!("file_watch", "_coerce.py", false),
+            file!("file_watch", "_request.py", false),
+            file!("file_watch", "_response.py", false),
+            file!("file_watch", "_stopwatch.py", false),
+            file!("file_watch", "README.md", false),
+        ],
+    },
+];

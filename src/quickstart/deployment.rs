@@ -1,0 +1,350 @@
+//! Makes the deployment, step by step.
+
+use std::fs::{self, DirBuilder};
+use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use chrono::Utc;
+use ductile_model::Secret;
+use ductile_vault::{Identities, SetSecret, Vault, VaultError, VaultLock, generate_identity};
+
+use super::bundle::{self, BundledPlugin};
+use super::steps::{NOTES, Notes, Step, sync_parent, temporary, write_whole};
+
+/// Secret with the API token.
+const TOKEN: &str = "api-quickstart";
+const DEFAULT_HOST: &str = "127.0.0.1";
+const PORTS: std::ops::RangeInclusive<u16> = 8080..=8179;
+/// Programs that the bundled plugins need.
+const NEEDED: [&str; 2] = ["sh", "python3"];
+
+/// Why a deployment could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A program is missing; nothing was made.
+    #[error("quickstart needs {} on the PATH; install it and run this again (nothing was made)", .0.join(" and "))]
+    Missing(Vec<&'static str>),
+    /// The directory holds something else; nothing was touched.
+    #[error("{} is not empty and was not made by quickstart; choose another one with --dir (nothing was touched)", .0.display())]
+    Foreign(PathBuf),
+    /// Another address was asked for than the deployment has.
+    #[error("this deployment listens on {present}; to change that, edit api.listen in {}", file.display())]
+    OtherListen { present: String, file: PathBuf },
+    /// No port is free.
+    #[error("no free port between {} and {} on {DEFAULT_HOST}; name one with --listen", PORTS.start(), PORTS.end())]
+    NoPort,
+    /// A step failed. The next run tries it again.
+    #[error("step {step:?} failed: {cause}; run quickstart again, or remove everything with: rm -r {}", dir.display())]
+    Step { step: Step, cause: String, dir: PathBuf },
+    /// The vault can not be opened.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The token is gone from the vault.
+    #[error("vault: secret {TOKEN:?}: {0}")]
+    NoToken(&'static str),
+    /// The directory or its notes can not be used.
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+}
+
+/// A complete deployment on disk.
+pub(crate) struct Deployment {
+    /// Absolute.
+    pub(crate) dir: PathBuf,
+    /// What this run made, relative to the directory.
+    pub(crate) created: Vec<String>,
+    /// Address in the configuration.
+    pub(crate) listen: String,
+}
+
+impl Deployment {
+    /// Makes what is missing in `dir`, or nothing when all is there.
+    ///
+    /// # Errors
+    /// See [`Error`]; a foreign directory is not touched.
+    pub(crate) fn make(dir: &Path, listen: Option<&str>) -> Result<Self, Error> {
+        let dir = std::path::absolute(dir).map_err(|source| Error::Io { path: dir.to_owned(), source })?;
+        let missing: Vec<&str> = NEEDED.into_iter().filter(|program| !on_path(program)).collect();
+        if !missing.is_empty() {
+            return Err(Error::Missing(missing));
+        }
+        let io = |source| Error::Io { path: dir.clone(), source };
+        let mut notes = match Notes::read(&dir).map_err(io)? {
+            Some(notes) => {
+                if listen.is_some_and(|wanted| wanted != notes.listen) {
+                    let file = dir.join("config/config.yaml");
+                    return Err(Error::OtherListen { present: notes.listen, file });
+                }
+                notes
+            }
+            None => {
+                refuse_foreign(&dir)?;
+                let listen = listen.map_or_else(free_address, |address| Ok(address.to_owned()))?;
+                let notes = Notes { listen, done: Vec::new() };
+                DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(io)?;
+                notes.write(&dir).map_err(io)?;
+                notes
+            }
+        };
+        let mut deployment = Self { dir: dir.clone(), created: Vec::new(), listen: notes.listen.clone() };
+        for step in Step::ALL {
+            if notes.done.contains(&step) {
+                continue;
+            }
+            let failed = |cause: String| Error::Step { step, cause, dir: dir.clone() };
+            deployment.make_step(step).map_err(|error| failed(error.to_string()))?;
+            notes.done.push(step);
+            notes.write(&dir).map_err(|error| failed(error.to_string()))?;
+        }
+        Ok(deployment)
+    }
+
+    /// Directory of the configuration.
+    pub(crate) fn config_dir(&self) -> PathBuf {
+        self.dir.join("config")
+    }
+
+    /// Where the gateway logs.
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.dir.join("data/gateway.log")
+    }
+
+    /// The API token, from the vault.
+    ///
+    /// # Errors
+    /// The vault can not be opened, or the token is gone from it.
+    pub(crate) fn token(&self) -> Result<Secret, Error> {
+        let identities = Identities::read(&self.key_file())?;
+        let vault = Vault::open(&self.vault_file(), &identities)?;
+        vault.resolve(TOKEN).map_err(Error::NoToken)
+    }
+
+    fn key_file(&self) -> PathBuf {
+        self.dir.join("secret/age.key")
+    }
+
+    fn vault_file(&self) -> PathBuf {
+        self.dir.join("config/vault.age")
+    }
+
+    /// Each step can be made again after it was cut off at any instant.
+    fn make_step(&mut self, step: Step) -> Result<(), Box<dyn std::error::Error>> {
+        match step {
+            Step::Directories => {
+                for name in ["config", "secret", "data", "plugins", "watched"] {
+                    let path = self.dir.join(name);
+                    if !path.is_dir() {
+                        DirBuilder::new().mode(0o700).create(&path)?;
+                        self.created.push(format!("{name}/"));
+                    }
+                }
+            }
+            Step::Key => self.make_key()?,
+            Step::Vault => {
+                let path = self.vault_file();
+                if path.symlink_metadata().is_err() {
+                    let _lock = VaultLock::acquire(&path)?;
+                    // The admin token is not kept: `vault rotate-admin-token` issues another one.
+                    Vault::genesis(&path, &self.key_file(), Utc::now())?;
+                    self.created.push("config/vault.age".to_owned());
+                }
+            }
+            Step::Token => {
+                let path = self.vault_file();
+                let _lock = VaultLock::acquire(&path)?;
+                let vault = Vault::open(&path, &Identities::read(&self.key_file())?)?;
+                if vault.resolve(TOKEN).is_err() {
+                    let description = Some("API token of the quickstart".to_owned());
+                    let set =
+                        SetSecret { name: TOKEN.to_owned(), auto: Some(true), description, ..SetSecret::default() };
+                    vault.set(set, Utc::now())?;
+                }
+            }
+            Step::Plugins => {
+                for plugin in &bundle::PLUGINS {
+                    self.copy_plugin(plugin)?;
+                }
+            }
+            Step::Watched => self.write("watched/hello.txt", "Change this line and trigger file_watch again.\n")?,
+            Step::Config => {
+                self.write("config/plugins.yaml", PLUGINS_YAML)?;
+                // The root file last: with it the deployment is complete.
+                self.write("config/config.yaml", &config_yaml(&self.listen, rustix::process::geteuid().is_root()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The key appears under its name only when it is whole.
+    fn make_key(&mut self) -> Result<(), Box<dyn std::error::Error>> {
+        let path = self.key_file();
+        if path.exists() {
+            return Ok(());
+        }
+        let temporary = temporary(&path);
+        if temporary.exists() {
+            fs::remove_file(&temporary)?;
+        }
+        generate_identity(&temporary)?;
+        fs::rename(&temporary, &path)?;
+        sync_parent(&path)?;
+        self.created.push("secret/age.key".to_owned());
+        Ok(())
+    }
+
+    fn copy_plugin(&mut self, plugin: &BundledPlugin) -> std::io::Result<()> {
+        let dir = self.dir.join("plugins").join(plugin.name);
+        if !dir.is_dir() {
+            DirBuilder::new().mode(0o755).create(&dir)?;
+        }
+        for file in plugin.files {
+            let mode = if file.executable { 0o755 } else { 0o644 };
+            write_whole(&dir.join(file.name), file.content.as_bytes(), mode)?;
+        }
+        self.created.push(format!("plugins/{}/", plugin.name));
+        Ok(())
+    }
+
+    fn write(&mut self, name: &str, content: &str) -> std::io::Result<()> {
+        write_whole(&self.dir.join(name), content.as_bytes(), 0o600)?;
+        self.created.push(name.to_owned());
+        Ok(())
+    }
+}
+
+/// An absent or empty directory is ours to make; so is one where only the first write was cut off.
+fn refuse_foreign(dir: &Path) -> Result<(), Error> {
+    let io = |source| Error::Io { path: dir.to_owned(), source };
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io(error)),
+    };
+    let cut_off = temporary(&dir.join(NOTES));
+    for entry in entries {
+        if entry.map_err(io)?.path() != cut_off {
+            return Err(Error::Foreign(dir.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn free_address() -> Result<String, Error> {
+    PORTS
+        .map(|port| format!("{DEFAULT_HOST}:{port}"))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .ok_or(Error::NoPort)
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+fn config_yaml(listen: &str, as_root: bool) -> String {
+    let unconfined = if as_root {
+        "\n  # Written because quickstart ran as root: plugins then run as root too, on purpose. For a real deployment\n  \
+         # run the gateway as a user of its own and remove this line.\n  unconfined: true"
+    } else {
+        ""
+    };
+    format!(
+        r#"# A small, complete ductile gateway, made by `ductile quickstart`.
+# Relative paths are relative to this directory. After an edit: `ductile config check`, then `ductile system reload`.
+
+# Everything that is not in this file comes in here; a later file wins over an earlier one.
+include:
+  - plugins.yaml
+
+service:
+  # Shows in logs and in the API.
+  name: quickstart{unconfined}
+
+state:
+  # The queue, its history and the audit: one SQLite file.
+  path: ../data/ductile.db
+  # Every acknowledged job survives a power cut, not only a crash of the gateway. Costs some throughput; `normal`
+  # survives a crash only.
+  synchronous: full
+
+secrets:
+  # The key that opens vault.age. It lies outside of this directory so that no copy of the configuration holds it.
+  # Keep a copy of it in a safe place: without it the vault is lost.
+  age_key_file: ../secret/age.key
+
+# Where plugins are looked for. A plugin is a directory with a manifest.yaml and an executable.
+plugin_roots:
+  - ../plugins
+
+api:
+  enabled: true
+  listen: {listen}
+  auth:
+    tokens:
+      # The token itself is a secret in the vault; here stands only its name.
+      - name: quickstart
+        secret_ref: {TOKEN}
+        # "*" may do everything except manage the vault. Give real clients less: ["plugin:rw", "jobs:ro"], say.
+        scopes: ["*"]
+"#
+    )
+}
+
+const PLUGINS_YAML: &str = r#"# The plugins that may run, and what each is told.
+plugins:
+  # Looks at files and reports what changed. Its command is `poll`.
+  file_watch:
+    enabled: true
+    config:
+      watches:
+        - id: hello
+          # Relative to the directory in which the gateway runs; quickstart runs it in its own.
+          path: watched/hello.txt
+          event_type: hello.changed
+          # Report the file when it is seen for the first time, too.
+          emit_initial: true
+
+  # Says what it is told. Handy to try the API.
+  echo:
+    enabled: true
+    config:
+      message: hello from ductile
+"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_foreign_directory_is_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("mine.txt"), "x").unwrap();
+        assert!(matches!(Deployment::make(dir.path(), None), Err(Error::Foreign(_))));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn every_step_is_finished_by_the_next_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("q");
+        let first = Deployment::make(&target, Some("127.0.0.1:1")).unwrap();
+        let token = first.token().unwrap();
+        for cut in 0..Step::ALL.len() {
+            let notes = Notes { listen: "127.0.0.1:1".into(), done: Step::ALL[..cut].to_vec() };
+            notes.write(&target).unwrap();
+            let again = Deployment::make(&target, None).unwrap();
+            assert!(again.token().unwrap() == token, "the token survives step {cut}");
+        }
+        let settled = Deployment::make(&target, None).unwrap();
+        assert!(settled.created.is_empty(), "{:?}", settled.created);
+    }
+
+    #[test]
+    fn another_address_is_refused_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("q");
+        Deployment::make(&target, Some("127.0.0.1:1")).unwrap();
+        assert!(matches!(Deployment::make(&target, Some("127.0.0.1:2")), Err(Error::OtherListen { .. })));
+    }
+}

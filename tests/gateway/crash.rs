@@ -1,0 +1,201 @@
+//! What a killed gateway leaves behind, and what the next one makes of it.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::site::{OK, Site, eventually};
+
+/// At least 200 jobs, 20 kills at random instants: nothing acknowledged is lost, no finished job runs again, and every
+/// row tells a consistent story.
+#[test]
+fn twenty_kills_under_load_lose_nothing_and_repeat_nothing_finished() {
+    // Facts make finalisation a transaction of several tables.
+    let script = r#"cat >/dev/null; echo "$DUCTILE_JOB_ID" >> "$DUCTILE_PAYLOAD_RUNS"; echo '{"status":"ok","result":"x","state_updates":{"last":"'$DUCTILE_JOB_ID'"}}'"#;
+    let facts = "fact_outputs:\n  - {when: {command: poll}, from: state_updates, fact_type: run.snapshot}";
+    let site = Site::new().service("max_workers: 3").plugin_with(
+        "work",
+        script,
+        facts,
+        "retry: {max_attempts: 1000, backoff_base: 10ms}",
+    );
+    let runs = site.path("runs");
+    let payload = json!({"payload": {"runs": runs}}).to_string();
+    let acknowledged = Mutex::new(Vec::new());
+    for kill in 0..20 {
+        let gateway = site.start();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                let client = gateway.client();
+                let (done, acknowledged, payload) = (&done, &acknowledged, &payload);
+                scope.spawn(move || {
+                    while !done.load(Ordering::Relaxed) {
+                        // A request that the kill cuts off was not acknowledged; its job may exist or not.
+                        let Ok(answer) = client.try_post("/plugin/work/poll", payload, &[]) else { return };
+                        assert_eq!(answer.status, 202, "{answer:?}");
+                        let id = answer.body["job_id"].as_str().expect("an id").to_owned();
+                        acknowledged.lock().expect("the list").push(id);
+                        std::thread::sleep(Duration::from_millis(4));
+                    }
+                });
+            }
+            let enough = 12 * (kill + 1);
+            eventually(|| {
+                let count = acknowledged.lock().expect("the list").len();
+                if count >= enough { Ok(()) } else { Err(count) }
+            })
+            .expect("jobs to be accepted");
+            std::thread::sleep(Duration::from_micros(fastrand::u64(0..60_000)));
+            gateway.kill_nine();
+            done.store(true, Ordering::Relaxed);
+        });
+        check_invariants(&site);
+    }
+    let acknowledged = acknowledged.into_inner().expect("the list");
+    assert!(acknowledged.len() >= 200, "{}", acknowledged.len());
+    let gateway = site.start();
+    eventually(|| {
+        let open: i64 = site.query("SELECT COUNT(*) FROM job_queue WHERE status IN ('queued','running')");
+        if open == 0 { Ok(()) } else { Err(open) }
+    })
+    .unwrap_or_else(|open| panic!("{open} jobs are still open\n{}", gateway.said()));
+    check_invariants(&site);
+    let succeeded: BTreeSet<String> =
+        site.column("SELECT id FROM job_queue WHERE status='succeeded'").into_iter().collect();
+    let lost: Vec<_> = acknowledged.iter().filter(|id| !succeeded.contains(*id)).collect();
+    assert!(lost.is_empty(), "acknowledged and not succeeded: {lost:?}");
+    // A job that had succeeded was never started again: its runs are its attempts at most.
+    let lines = std::fs::read_to_string(&runs).expect("the runs");
+    for id in &acknowledged {
+        let ran = i64::try_from(lines.lines().filter(|line| line == id).count()).expect("a count");
+        let attempt: i64 = site.query(&format!("SELECT attempt FROM job_queue WHERE id='{id}'"));
+        assert!(ran <= attempt, "job {id} ran {ran} times in {attempt} attempts");
+    }
+}
+
+/// What must hold at every committed instant.
+fn check_invariants(site: &Site) {
+    for (what, sql) in [
+        (
+            "the newest transition is the status",
+            "SELECT COUNT(*) FROM job_queue q WHERE q.status <> (SELECT to_status FROM job_transitions t WHERE t.job_id = q.id ORDER BY t.id DESC LIMIT 1)",
+        ),
+        (
+            "every transition starts where the one before ended",
+            "SELECT COUNT(*) FROM (SELECT from_status, LAG(to_status) OVER (PARTITION BY job_id ORDER BY id) AS before FROM job_transitions) WHERE COALESCE(from_status,'') <> COALESCE(before,'')",
+        ),
+        (
+            "a terminal job has the log row of its last attempt",
+            "SELECT COUNT(*) FROM job_queue q WHERE q.status NOT IN ('queued','running') AND NOT EXISTS (SELECT 1 FROM job_log l WHERE l.id = q.id || '-' || q.attempt)",
+        ),
+        (
+            "a finished job succeeds once",
+            "SELECT COUNT(*) FROM (SELECT job_id FROM job_log WHERE status='succeeded' GROUP BY job_id HAVING COUNT(*) > 1)",
+        ),
+        (
+            "a claim has one attempt row",
+            "SELECT COUNT(*) FROM job_queue q WHERE q.status='running' AND NOT EXISTS (SELECT 1 FROM job_attempts a WHERE a.job_id = q.id AND a.attempt = q.attempt)",
+        ),
+        (
+            "no job has two facts of one type",
+            "SELECT COUNT(*) FROM (SELECT job_id FROM plugin_facts GROUP BY job_id, fact_type HAVING COUNT(*) > 1)",
+        ),
+        (
+            "facts exist for successes only",
+            "SELECT COUNT(*) FROM plugin_facts f WHERE NOT EXISTS (SELECT 1 FROM job_log l WHERE l.job_id = f.job_id AND l.status = 'succeeded')",
+        ),
+        ("facts are numbered without gaps", "SELECT COALESCE(MAX(seq),0) - COUNT(*) FROM plugin_facts"),
+        (
+            "the state is the newest fact",
+            "SELECT COUNT(*) FROM plugin_state s WHERE s.state <> (SELECT fact_json FROM plugin_facts ORDER BY seq DESC LIMIT 1)",
+        ),
+        (
+            "completed_at is set exactly at the end",
+            "SELECT COUNT(*) FROM job_queue WHERE (completed_at IS NOT NULL) <> (status NOT IN ('queued','running'))",
+        ),
+    ] {
+        assert_eq!(site.query::<i64>(sql), 0, "{what}");
+    }
+    assert_eq!(site.query::<String>("PRAGMA integrity_check"), "ok");
+}
+
+/// Notes its own pid and that of a background child in a session of its own, then waits for the gate.
+const LINGERING: &str = r#"cat >/dev/null
+echo $$ >> "$DUCTILE_PAYLOAD_OUT"
+if [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; then
+  setsid sleep 600 >/dev/null 2>&1 & echo $! >> "$DUCTILE_PAYLOAD_OUT"
+  while [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; do sleep 0.02; done
+fi
+echo '{"status":"ok","result":"done"}'"#;
+
+fn is_alive(pid: &str) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    status.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|state| state != "Z")
+}
+
+#[test]
+fn a_killed_gateway_leaves_no_plugin_beside_the_recovered_attempt() {
+    let site = Site::new().plugin("linger", LINGERING);
+    let gateway = site.start();
+    let out = site.path("pids");
+    let job = gateway.trigger_with("linger", "poll", &json!({"out": out, "gate": site.path("gate")}));
+    let pids = eventually(|| {
+        let text = std::fs::read_to_string(&out).unwrap_or_default();
+        let pids: Vec<String> = text.lines().map(str::to_owned).collect();
+        if pids.len() == 2 { Ok(pids) } else { Err(pids) }
+    })
+    .expect("two processes");
+    gateway.kill_nine();
+    assert!(pids.iter().all(|pid| is_alive(pid)), "the plugin outlives the gateway");
+    std::fs::write(site.path("gate"), "").expect("a file");
+    let gateway = site.start();
+    assert!(!pids.iter().any(|pid| is_alive(pid)), "leftovers were ended before anything started: {pids:?}");
+    let seen = gateway.wait_for(&job);
+    assert_eq!((&seen["status"], &seen["attempt"]), (&json!("succeeded"), &json!(2)));
+    let reason: String = site.query("SELECT last_error FROM job_log WHERE attempt = 1");
+    assert_eq!(reason, "attempt 1 interrupted: gateway stopped while it was running");
+}
+
+#[test]
+fn a_job_without_attempts_left_is_dead_after_a_crash() {
+    let site = Site::new().plugin_with("linger", LINGERING, "", "retry: {max_attempts: 1}");
+    let gateway = site.start();
+    let job = gateway.trigger_with("linger", "poll", &json!({"out": site.path("pids"), "gate": site.path("gate")}));
+    gateway.wait_for_status(&job, |status| status == "running");
+    gateway.kill_nine();
+    let gateway = site.start();
+    let seen = gateway.wait_for(&job);
+    assert_eq!((&seen["status"], &seen["attempt"]), (&json!("dead"), &json!(1)));
+    assert_eq!(seen["last_error"], "Job marked dead during crash recovery: max attempts (1) reached");
+    let log: String = site.query("SELECT id || ' ' || status FROM job_log");
+    assert_eq!(log, format!("{job}-1 dead"));
+}
+
+#[test]
+fn a_kill_during_the_first_start_never_spoils_the_next() {
+    for round in 0..15 {
+        let site = Site::new().plugin("hello", OK);
+        site.write_config();
+        let gateway = site.launch(&[]);
+        std::thread::sleep(Duration::from_micros(fastrand::u64(0..40_000)));
+        gateway.kill_nine();
+        let gateway = site.start();
+        assert_eq!(gateway.get("/readyz").status, 200, "round {round}");
+    }
+}
+
+#[test]
+fn an_accepted_job_survives_a_kill_right_after_its_answer() {
+    let site = Site::new().plugin("hello", OK);
+    for _ in 0..5 {
+        let gateway = site.start();
+        let job = gateway.trigger("hello", "poll");
+        gateway.kill_nine();
+        let gateway = site.start();
+        assert_eq!(gateway.wait_for(&job)["status"], "succeeded");
+    }
+}

@@ -1,0 +1,373 @@
+//! A job, from the door to the row.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::site::{Client, OK, Site, eventually};
+
+#[test]
+fn a_job_leaves_its_whole_history_in_the_database() {
+    let site = Site::new().plugin("hello", OK);
+    let gateway = site.start();
+    let job = gateway.trigger_with("hello", "poll", &json!({"n": 1}));
+    let seen = gateway.wait_for(&job);
+    assert_eq!(seen["status"], "succeeded");
+    assert_eq!(seen["result"], json!({"status": "ok", "result": "done"}));
+    assert_eq!(seen["submitted_by"], "api");
+    let moves = site.column(&format!(
+        "SELECT COALESCE(from_status,'-') || '>' || to_status FROM job_transitions WHERE job_id='{job}' ORDER BY id"
+    ));
+    assert_eq!(moves, ["->queued", "queued>running", "running>succeeded"]);
+    assert_eq!(site.query::<i64>(&format!("SELECT COUNT(*) FROM job_attempts WHERE job_id='{job}' AND attempt=1")), 1);
+    assert_eq!(site.query::<String>(&format!("SELECT id FROM job_log WHERE job_id='{job}'")), format!("{job}-1"));
+    let snapshot: String = site.query("SELECT id FROM config_snapshots WHERE reason='startup'");
+    let stamps = "enqueued_config_snapshot_id || started_config_snapshot_id";
+    let stamped: String = site.query(&format!("SELECT {stamps} FROM job_queue WHERE id='{job}'"));
+    assert_eq!(stamped, format!("{snapshot}{snapshot}"));
+    assert_eq!(site.query::<i64>("SELECT json_extract(payload,'$.n') FROM job_queue"), 1);
+}
+
+#[test]
+fn every_stored_time_has_the_one_form() {
+    let site = Site::new().plugin("hello", OK);
+    let gateway = site.start();
+    let jobs: Vec<String> = (0..20).map(|_| gateway.trigger("hello", "poll")).collect();
+    jobs.iter().for_each(|job| drop(gateway.wait_for(job)));
+    for (table, columns) in [
+        ("job_queue", ["created_at", "started_at", "completed_at"].as_slice()),
+        ("job_transitions", &["created_at"]),
+        ("job_attempts", &["created_at"]),
+        ("job_log", &["created_at", "started_at", "completed_at"]),
+        ("config_snapshots", &["loaded_at"]),
+    ] {
+        for column in columns {
+            let other: i64 = site.query(&format!(
+                "SELECT COUNT(*) FROM {table} WHERE {column} NOT GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9] [0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]Z'"
+            ));
+            assert_eq!(other, 0, "{table}.{column}");
+        }
+    }
+    let out_of_order: i64 = site.query(
+        "SELECT COUNT(*) FROM job_transitions a JOIN job_transitions b ON b.id = a.id + 1 WHERE b.created_at < a.created_at",
+    );
+    assert_eq!(out_of_order, 0);
+}
+
+#[test]
+fn a_synchronous_trigger_answers_with_the_result_and_the_tree() {
+    let site = Site::new().plugin("hello", OK);
+    let gateway = site.start();
+    let answer = gateway.post("/plugin/hello/poll", &json!({"payload": {}, "sync": true}));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.body["status"], "succeeded");
+    assert_eq!(answer.body["result"]["result"], "done");
+    let tree = answer.body["tree"].as_array().expect("a tree");
+    assert_eq!(tree.len(), 1);
+    assert_eq!(tree[0]["parent_job_id"], Value::Null);
+    let compact = gateway.post("/plugins/hello/run", &json!({"payload": {"message": "x"}, "sync": true}));
+    assert_eq!((compact.status, &compact.body["status"]), (200, &json!("succeeded")));
+}
+
+#[test]
+fn a_synchronous_trigger_gives_up_after_its_timeout_and_the_job_goes_on() {
+    let site = Site::new().plugin("slow", &format!("while [ ! -e go ]; do sleep 0.05; done; {OK}"));
+    let gateway = site.start();
+    let answer = gateway.post("/plugin/slow/poll", &json!({"sync": true, "timeout": "200ms"}));
+    assert_eq!(answer.status, 202, "{answer:?}");
+    assert_eq!(answer.body["timeout_exceeded"], true);
+    assert_eq!(answer.body["message"], "Job still running after timeout.");
+    std::fs::write(site.path("go"), "").expect("a file");
+    assert_eq!(gateway.wait_for(answer.body["job_id"].as_str().expect("an id"))["status"], "succeeded");
+}
+
+#[test]
+fn with_one_worker_jobs_start_in_posting_order() {
+    let site = Site::new().service("max_workers: 1").plugin("hello", OK);
+    let gateway = site.start();
+    let jobs: Vec<String> = (0..5).map(|_| gateway.trigger("hello", "poll")).collect();
+    jobs.iter().for_each(|job| drop(gateway.wait_for(job)));
+    assert_eq!(site.column("SELECT id FROM job_queue ORDER BY started_at"), jobs);
+}
+
+/// Runs until a file named after the job's payload appears.
+const GATED: &str = r#"cat >/dev/null; while [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; do sleep 0.02; done; echo '{"status":"ok","result":"done"}'"#;
+
+#[test]
+fn a_full_lane_does_not_hold_up_another_plugin() {
+    let site =
+        Site::new().service("max_workers: 4").plugin_with("narrow", GATED, "", "parallelism: 1").plugin("wide", OK);
+    let gateway = site.start();
+    let gate = json!({"gate": site.path("gate")});
+    let first = gateway.trigger_with("narrow", "poll", &gate);
+    let second = gateway.trigger_with("narrow", "poll", &gate);
+    gateway.wait_for_status(&first, |status| status == "running");
+    let other = gateway.trigger("wide", "poll");
+    assert_eq!(gateway.wait_for(&other)["status"], "succeeded");
+    assert_eq!(gateway.get(&format!("/job/{second}")).body["status"], "queued");
+    std::fs::write(site.path("gate"), "").expect("a file");
+    assert_eq!(gateway.wait_for(&second)["status"], "succeeded");
+}
+
+#[test]
+fn a_plugin_that_is_not_concurrency_safe_runs_alone_unless_told_otherwise() {
+    let site = Site::new()
+        .service("max_workers: 4")
+        .plugin_with("alone", GATED, "concurrency_safe: false", "")
+        .plugin_with("pair", GATED, "concurrency_safe: false", "parallelism: 2");
+    let gateway = site.start();
+    let gate = json!({"gate": site.path("gate")});
+    let alone: Vec<String> = (0..2).map(|_| gateway.trigger_with("alone", "poll", &gate)).collect();
+    let pair: Vec<String> = (0..2).map(|_| gateway.trigger_with("pair", "poll", &gate)).collect();
+    pair.iter().for_each(|job| drop(gateway.wait_for_status(job, |status| status == "running")));
+    gateway.wait_for_status(&alone[0], |status| status == "running");
+    assert_eq!(gateway.get(&format!("/job/{}", alone[1])).body["status"], "queued");
+    std::fs::write(site.path("gate"), "").expect("a file");
+    alone.iter().chain(&pair).for_each(|job| assert_eq!(gateway.wait_for(job)["status"], "succeeded"));
+}
+
+#[test]
+fn a_failing_plugin_is_tried_again_with_growing_pauses_until_its_attempts_are_used_up() {
+    let script = r#"cat >/dev/null; echo oops >&2; echo '{"status":"error","error":"broken"}'; exit 1"#;
+    let site = Site::new().plugin_with("bad", script, "", "retry: {max_attempts: 3, backoff_base: 40ms}");
+    let gateway = site.start();
+    let job = gateway.trigger("bad", "poll");
+    let seen = gateway.wait_for(&job);
+    assert_eq!(
+        (&seen["status"], &seen["attempt"], &seen["last_error"]),
+        (&json!("failed"), &json!(3), &json!("broken"))
+    );
+    let log = site.column("SELECT id || ' ' || status || ' ' || stderr FROM job_log ORDER BY id");
+    let expected: Vec<String> = (1..=3).map(|n| format!("{job}-{n} failed oops\n")).collect();
+    assert_eq!(log, expected);
+    let gaps: Vec<f64> = (1..3)
+        .map(|n| {
+            site.query(&format!(
+                "SELECT (julianday(b.started_at) - julianday(a.completed_at)) * 86400000 FROM job_log a JOIN job_log b \
+                 ON a.job_id = b.job_id AND a.attempt = {n} AND b.attempt = {n} + 1"
+            ))
+        })
+        .collect();
+    // Never earlier than the policy says; how much later depends on the machine.
+    assert!(gaps[0] >= 39.0 && gaps[1] >= 79.0, "{gaps:?}");
+}
+
+#[test]
+fn a_plugin_that_asks_not_to_be_retried_runs_once() {
+    let site = Site::new()
+        .plugin("no", r#"cat >/dev/null; echo '{"status":"error","error":"no","retry":false}'"#)
+        .plugin("config", r#"cat >/dev/null; echo '{"status":"ok","result":"ignored"}'; exit 78"#);
+    let gateway = site.start();
+    for plugin in ["no", "config"] {
+        let seen = gateway.wait_for(&gateway.trigger(plugin, "poll"));
+        assert_eq!((&seen["status"], &seen["attempt"]), (&json!("failed"), &json!(1)), "{plugin}");
+    }
+}
+
+#[test]
+fn a_plugin_that_runs_too_long_is_ended_with_everything_it_started() {
+    let script =
+        r#"trap '' TERM; cat >/dev/null; sleep 300 & echo $! > "$DUCTILE_PAYLOAD_OUT"; while :; do sleep 1; done"#;
+    let site = Site::new().plugin_with("stuck", script, "", "retry: {max_attempts: 1}\ntimeouts: {poll: 300ms}");
+    let gateway = site.start();
+    let out = site.path("child");
+    let seen = gateway.wait_for(&gateway.trigger_with("stuck", "poll", &json!({"out": out})));
+    assert_eq!(seen["status"], "timed_out");
+    assert_eq!(seen["last_error"], "plugin execution timed out after 300ms");
+    let child = std::fs::read_to_string(&out).expect("the child's pid");
+    assert!(!is_alive(child.trim()), "child {child} still runs");
+}
+
+/// Whether a process exists and is not a zombie.
+fn is_alive(pid: &str) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    status.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|state| state != "Z")
+}
+
+#[test]
+fn facts_are_kept_and_the_state_is_their_newest() {
+    let script = r#"n=$(sed -n 's/.*"state":{"n":\([0-9]*\)}.*/\1/p'); n=$((${n:-0}+1)); echo "{\"status\":\"ok\",\"result\":\"$n\",\"state_updates\":{\"n\":$n}}""#;
+    let facts = "fact_outputs:\n  - {when: {command: poll}, from: state_updates, fact_type: count.snapshot}";
+    let site = Site::new().plugin_with("count", script, facts, "parallelism: 1");
+    let gateway = site.start();
+    for n in 1..=3 {
+        let seen = gateway.wait_for(&gateway.trigger("count", "poll"));
+        assert_eq!(seen["result"]["result"], n.to_string(), "{seen}");
+    }
+    assert_eq!(site.column("SELECT seq || ' ' || fact_json FROM plugin_facts ORDER BY seq").len(), 3);
+    assert_eq!(site.query::<String>("SELECT state FROM plugin_state WHERE plugin_name='count'"), r#"{"n":3}"#);
+    assert_eq!(site.query::<i64>("SELECT value FROM storage_sequences WHERE name='plugin_facts'"), 3);
+}
+
+#[test]
+fn without_facts_the_state_is_merged_and_keeps_every_digit() {
+    let script = r#"cat > "$DUCTILE_PAYLOAD_OUT"; echo '{"status":"ok","result":"x","state_updates":{"ns":1713740000123456789012345,"a":{"b":1}}}'"#;
+    let site = Site::new().plugin("digits", script);
+    let gateway = site.start();
+    let out = site.path("request");
+    for _ in 0..2 {
+        gateway.wait_for(&gateway.trigger_with("digits", "poll", &json!({"out": out})));
+    }
+    let request = std::fs::read_to_string(&out).expect("the request");
+    assert!(request.contains(r#""ns":1713740000123456789012345"#), "{request}");
+}
+
+#[test]
+fn a_state_that_grows_too_large_fails_the_job_and_changes_nothing() {
+    let script = r#"cat >/dev/null; python3 -c 'print("{\"status\":\"ok\",\"result\":\"x\",\"state_updates\":{\"big\":\"" + "x"*1100000 + "\"}}")'"#;
+    let site = Site::new().plugin("big", script);
+    let gateway = site.start();
+    let seen = gateway.wait_for(&gateway.trigger("big", "poll"));
+    assert_eq!((&seen["status"], &seen["attempt"]), (&json!("failed"), &json!(1)));
+    assert_eq!(seen["last_error"], "plugin state exceeds max size (1048576 bytes)");
+    assert_eq!(site.query::<i64>("SELECT COUNT(*) FROM plugin_state"), 0);
+}
+
+#[test]
+fn secrets_reach_only_the_plugin_they_are_granted_to_and_stay_out_of_everything_else() {
+    let script = r#"cat > "$DUCTILE_PAYLOAD_OUT"; env > "$DUCTILE_PAYLOAD_OUT.env"; echo "said $(cat "$DUCTILE_PAYLOAD_OUT" | sed -n 's/.*"pw":"\([^"]*\)".*/\1/p')" >&2; echo '{"status":"ok","result":"sent"}'"#;
+    let site = Site::new().plugin("mailer", script).plugin("other", script);
+    let value = "s3cr3t-value-of-the-mailer";
+    register_principal(&site, "mailer");
+    site.secret("pw", value, "mailer");
+    let gateway = site.start();
+    for plugin in ["mailer", "other"] {
+        let seen = gateway.wait_for(&gateway.trigger_with(plugin, "poll", &json!({"out": site.path(plugin)})));
+        assert_eq!(seen["status"], "succeeded", "{seen}");
+    }
+    let request = |plugin: &str| -> Value {
+        serde_json::from_str(&std::fs::read_to_string(site.path(plugin)).expect("a request")).expect("JSON")
+    };
+    assert_eq!(request("mailer")["secrets"], json!({"pw": value}));
+    assert_eq!(request("other").get("secrets"), None);
+    let environment = std::fs::read_to_string(site.path("mailer.env")).expect("the environment");
+    assert!(!environment.contains(value));
+    assert!(!gateway.log().contains(value), "the log holds the secret");
+    let stderr: String = site.query("SELECT stderr FROM job_log WHERE plugin='mailer'");
+    assert_eq!(stderr, "said [REDACTED]\n");
+    drop(gateway);
+    for name in ["ductile.db", "ductile.db-wal"] {
+        let bytes = std::fs::read(site.path("data").join(name)).unwrap_or_default();
+        assert!(!bytes.windows(value.len()).any(|window| window == value.as_bytes()), "{name} holds the secret");
+    }
+}
+
+/// Registers a principal in the site's vault, as a coming online command will.
+fn register_principal(site: &Site, name: &str) {
+    let identities = ductile_vault::Identities::read(&site.path("config/age.key")).expect("the key");
+    let vault = ductile_vault::Vault::open(&site.path("config/vault.age"), &identities).expect("the vault");
+    vault.register_principal(name, "plugin", chrono::Utc::now()).expect("a new principal");
+}
+
+#[test]
+fn twenty_simultaneous_requests_with_one_key_make_one_job() {
+    let site = Site::new().plugin("hello", OK);
+    let gateway = site.start();
+    let client = gateway.client();
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let posts: Vec<_> = (0..20)
+            .map(|_| {
+                let client = client.clone();
+                scope.spawn(move || {
+                    client.post("/plugin/hello/poll", r#"{"payload":{"n":1}}"#, &[("Idempotency-Key", "k")])
+                })
+            })
+            .collect();
+        posts.into_iter().map(|post| post.join().expect("an answer")).collect()
+    });
+    let ids: std::collections::BTreeSet<_> = answers.iter().map(|answer| answer.body["job_id"].to_string()).collect();
+    assert_eq!(ids.len(), 1, "{answers:?}");
+    assert_eq!(site.query::<i64>("SELECT COUNT(*) FROM job_queue"), 1);
+    let conflict = client.post("/plugin/hello/poll", r#"{"payload":{"n":2}}"#, &[("Idempotency-Key", "k")]);
+    assert_eq!((conflict.status, &conflict.body["code"]), (409, &json!("idempotency_conflict")));
+}
+
+#[test]
+fn the_api_says_no_in_one_shape() {
+    let site = Site::new().plugin("hello", OK).plugin_entry("off", "uses: hello\nenabled: false");
+    let gateway = site.start();
+    let nobody = Client::new(gateway.address(), "");
+    let answer = nobody.get("/plugins");
+    assert_eq!((answer.status, answer.header("www-authenticate")), (401, Some("Bearer")));
+    let wrong = Client::new(gateway.address(), "wrong");
+    assert_eq!(wrong.get("/jobs").status, 401);
+    assert_eq!(nobody.get("/healthz").status, 200);
+    for (method, path, body, status, code) in [
+        ("GET", "/nowhere", "", 404, "not_found"),
+        ("GET", "/plugins/", "", 404, "not_found"),
+        ("GET", "/plugin/nope", "", 404, "not_found"),
+        ("POST", "/plugin/nope/poll", "{}", 404, "not_found"),
+        ("POST", "/plugin/hello/nope", "{}", 404, "not_found"),
+        ("POST", "/plugin/off/poll", "{}", 409, "plugin_not_enabled"),
+        ("POST", "/plugin/hello/poll", "{not json", 400, "invalid_json"),
+        ("POST", "/plugin/hello/poll", r#"{"payload":[1]}"#, 400, "invalid_payload"),
+        ("GET", "/jobs?limit=0", "", 400, "invalid_parameter"),
+        ("GET", "/jobs?limit=201", "", 400, "invalid_parameter"),
+        ("GET", "/jobs?status=bogus", "", 400, "invalid_parameter"),
+        ("GET", "/job/not-a-uuid", "", 404, "not_found"),
+        ("POST", "/jobs", "{}", 405, "method_not_allowed"),
+    ] {
+        let client = gateway.client();
+        let answer = if method == "GET" { client.get(path) } else { client.post(path, body, &[]) };
+        assert_eq!((answer.status, &answer.body["code"]), (status, &json!(code)), "{method} {path}: {answer:?}");
+        assert!(answer.body["error"].is_string() && answer.body["request_id"].is_string(), "{answer:?}");
+        assert_eq!(answer.header("x-request-id"), answer.body["request_id"].as_str());
+    }
+    let large = format!(r#"{{"payload":{{"x":"{}"}}}}"#, "x".repeat(5 << 20));
+    let answer = gateway.client().post("/plugin/hello/poll", &large, &[]);
+    assert_eq!((answer.status, &answer.body["code"]), (413, &json!("body_too_large")));
+    assert_eq!(answer.body["bytes_limit"], 4 << 20);
+    assert_eq!(site.query::<i64>("SELECT COUNT(*) FROM job_queue"), 0);
+}
+
+#[test]
+fn paging_gives_every_job_once_while_new_ones_arrive() {
+    let site = Site::new().plugin("hello", OK);
+    let gateway = site.start();
+    let mut expected: Vec<String> = (0..130).map(|_| gateway.trigger("hello", "poll")).collect();
+    expected.reverse();
+    let mut seen = Vec::new();
+    let mut path = "/jobs?limit=50".to_owned();
+    loop {
+        let page = gateway.get(&path).body;
+        gateway.trigger("hello", "poll");
+        seen.extend(
+            page["jobs"].as_array().expect("jobs").iter().map(|job| job["job_id"].as_str().expect("an id").to_owned()),
+        );
+        match page["next_cursor"].as_str() {
+            Some(cursor) => path = format!("/jobs?limit=50&cursor={cursor}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn a_database_that_is_held_by_another_process_makes_requests_wait_and_then_fail_clearly() {
+    let site = Site::new().plugin("hello", OK);
+    let gateway = site.start();
+    let other = rusqlite::Connection::open(site.path("data/ductile.db")).expect("the database");
+    other.execute_batch("BEGIN IMMEDIATE").expect("the write lock");
+    let answer = gateway.post("/plugin/hello/poll", &json!({}));
+    assert_eq!((answer.status, &answer.body["code"]), (503, &json!("database_busy")), "{answer:?}");
+    other.execute_batch("ROLLBACK").expect("the end of the transaction");
+    let accepted = eventually(|| {
+        let answer = gateway.post("/plugin/hello/poll", &json!({}));
+        if answer.status == 202 { Ok(answer.body["job_id"].as_str().expect("an id").to_owned()) } else { Err(answer) }
+    });
+    gateway.wait_for(&accepted.expect("the queue to take jobs again"));
+    assert_eq!(site.query::<i64>("SELECT COUNT(*) FROM job_queue"), 1);
+}
+
+#[test]
+fn an_idle_gateway_starts_a_job_at_once() {
+    let site = Site::new().plugin("hello", OK);
+    let gateway = site.start();
+    gateway.wait_for(&gateway.trigger("hello", "poll"));
+    std::thread::sleep(Duration::from_millis(1));
+    gateway.wait_for(&gateway.trigger("hello", "poll"));
+    // Claimed by the commit that stored it or by the next one, never by a tick.
+    let late: i64 = site
+        .query("SELECT COUNT(*) FROM job_queue WHERE (julianday(started_at) - julianday(created_at)) * 86400000 > 900");
+    assert_eq!(late, 0);
+}

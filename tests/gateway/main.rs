@@ -1,0 +1,13 @@
+//! Black-box tests: the real binary, real plugins, real SQLite, real HTTP.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test or bench that can not go on may panic")]
+
+mod boot;
+mod crash;
+mod first_minutes;
+mod jobs;
+mod plugins;
+mod reload;
+#[allow(dead_code, reason = "shared with the benches, which use other parts of it")]
+mod site;
+mod supervision;
