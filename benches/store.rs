@@ -67,7 +67,7 @@ async fn life_cycles(max_group: usize, synchronous: Synchronous, jobs: usize) ->
         .collect();
     for _ in 0..jobs / PRODUCERS * PRODUCERS {
         let claimed = claims.recv().await.expect("a claim");
-        let queue = queue.clone();
+        let store = store.clone();
         tokio::spawn(async move {
             let outcome = Finalise {
                 job: claimed.id,
@@ -79,7 +79,7 @@ async fn life_cycles(max_group: usize, synchronous: Synchronous, jobs: usize) ->
                 duration: Duration::from_millis(1),
                 spawned: true,
             };
-            queue.finalise(outcome).await.expect("a stored outcome");
+            store.finalise(outcome).await.expect("a stored outcome");
         });
     }
     for producer in producers {

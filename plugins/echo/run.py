@@ -16,9 +16,12 @@ DEFAULT_MESSAGE = "echo plugin ran"
 def answer(request):
     """The same for every command."""
     mode = mapping(request, "config").get("mode")
-    if mode is not None and mode not in MODES:
+    if mode is None:
+        return echo(request)
+    # Asked first: a list can not even be looked up.
+    if not isinstance(mode, str) or mode not in MODES:
         return error("config mode %r is unknown (known: %s)" % (mode, ", ".join(sorted(MODES))))
-    return MODES[mode](request) if mode is not None else echo(request)
+    return MODES[mode](request)
 
 
 def echo(request):

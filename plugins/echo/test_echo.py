@@ -72,6 +72,13 @@ class Echo(unittest.TestCase):
     def test_an_unknown_mode_is_told(self):
         self.assertIn("mode 'loud' is unknown", run(ECHO, "poll", config={"mode": "loud"}).response["error"])
 
+    def test_a_mode_that_is_no_text_is_told_and_not_worth_a_second_try(self):
+        for mode in (["error"], {"error": 1}, 5, True):
+            done = run(ECHO, "poll", config={"mode": mode})
+            self.assertEqual(done.code, 0, done.stderr)
+            self.assertIn("is unknown", done.response["error"])
+            self.assertIs(done.response["retry"], False)
+
     def test_unusable_requests(self):
         check_common_behaviour(self, ECHO)
 

@@ -8,9 +8,10 @@ use futures_util::StreamExt;
 use reqwest::Method;
 use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
+use tokio::time::{Instant, timeout_at};
 
 use super::args::{Common, Remote};
-use super::client::{Gateway, block_on};
+use super::client::{Gateway, Limit, block_on};
 use super::report::{self, Failure};
 
 #[derive(Debug, clap::Args)]
@@ -32,7 +33,7 @@ pub(crate) struct Arguments {
     /// A header, "Name: value"
     #[arg(short = 'H', long = "header", value_name = "N: V")]
     headers: Vec<String>,
-    /// Time limit
+    /// Time limit of the answer; a stream of events goes on until it is interrupted
     #[arg(long, default_value = "330s", value_name = "DUR")]
     timeout: String,
     /// Allow a host that is not local or private
@@ -55,29 +56,25 @@ pub(crate) fn run(arguments: Arguments, common: &Common) -> Result<u8, Failure> 
         None if body.is_some() => Method::POST,
         None => Method::GET,
     };
-    let gateway = Gateway::resolve(&arguments.remote, common, timeout)?;
+    let gateway = Gateway::resolve(&arguments.remote, common, Limit::ByCaller)?;
     if !arguments.allow_remote && !is_near(&gateway.host()) {
         return Err(Failure::usage(format!("api: {} is not a local or private host (--allow-remote)", gateway.host())));
     }
     let headers = headers(&arguments.headers)?;
-    block_on(send(&gateway, method, &path, body, headers))
-}
-
-async fn send(
-    gateway: &Gateway,
-    method: Method,
-    path: &str,
-    body: Option<String>,
-    headers: Vec<(HeaderName, HeaderValue)>,
-) -> Result<u8, Failure> {
-    let mut request = gateway.request(method, path);
+    let mut request = gateway.request(method, &path);
     if let Some(body) = body {
         request = request.header("content-type", "application/json").body(body);
     }
     for (name, value) in headers {
         request = request.header(name, value);
     }
-    let response = request.send().await.map_err(|error| gateway.unreachable(&error))?;
+    block_on(send(&gateway, request, timeout))
+}
+
+async fn send(gateway: &Gateway, request: reqwest::RequestBuilder, limit: Duration) -> Result<u8, Failure> {
+    // What is too long to be counted from now is no limit.
+    let deadline = Instant::now().checked_add(limit);
+    let response = within(deadline, request.send(), gateway).await?;
     let status = response.status();
     let content_type = response.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
     if content_type.starts_with("text/event-stream") {
@@ -86,7 +83,7 @@ async fn send(
             report::bytes(&chunk.map_err(|error| gateway.unreachable(&error))?);
         }
     } else {
-        let body = response.bytes().await.map_err(|error| gateway.unreachable(&error))?;
+        let body = within(deadline, response.bytes(), gateway).await?;
         match serde_json::from_slice::<Value>(&body) {
             Ok(value) => report::json(&value),
             Err(_) => report::bytes(&body),
@@ -95,19 +92,41 @@ async fn send(
     if status.as_u16() < 400 {
         return Ok(0);
     }
-    eprintln!("Response Status: {} {}", status.as_u16(), status.canonical_reason().unwrap_or_default());
+    report::note(format_args!(
+        "Response Status: {} {}",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or_default()
+    ));
     Ok(1)
+}
+
+async fn within<T>(
+    deadline: Option<Instant>,
+    work: impl Future<Output = reqwest::Result<T>>,
+    gateway: &Gateway,
+) -> Result<T, Failure> {
+    let result = match deadline {
+        Some(deadline) => timeout_at(deadline, work).await.map_err(|_| gateway.too_late())?,
+        None => work.await,
+    };
+    result.map_err(|error| gateway.unreachable(&error))
 }
 
 fn checked_path(endpoint: &str) -> Result<String, Failure> {
     let refused = || Failure::usage(format!("api: {endpoint:?} must be a path of the gateway, such as /jobs"));
-    if endpoint.starts_with("//") || endpoint.contains("://") || endpoint.contains('\\') {
+    if endpoint.starts_with("//") || endpoint.contains("://") || endpoint.contains('\\') || begins_with_host(endpoint) {
         return Err(refused());
     }
     let path = if endpoint.starts_with('/') { endpoint.to_owned() } else { format!("/{endpoint}") };
     // What a client library would make of it must still be the same host.
     let url = url::Url::parse(&format!("http://gateway{path}")).map_err(|_| refused())?;
     if url.host_str() == Some("gateway") { Ok(path) } else { Err(refused()) }
+}
+
+/// Whether the first part can only be meant as a host: no path of the gateway begins like this.
+fn begins_with_host(endpoint: &str) -> bool {
+    let first = endpoint.split(['/', '?', '#']).next().unwrap_or_default();
+    first.contains([':', '@', '[']) || first.eq_ignore_ascii_case("localhost") || first.parse::<IpAddr>().is_ok()
 }
 
 fn timeout(text: &str) -> Result<Duration, Failure> {
@@ -179,7 +198,18 @@ mod tests {
     fn endpoints_with_a_host_are_refused() {
         assert_eq!(checked_path("jobs").unwrap(), "/jobs");
         assert_eq!(checked_path("/jobs?limit=1").unwrap(), "/jobs?limit=1");
-        for endpoint in ["//evil/x", "http://evil/x", "\\\\evil"] {
+        assert_eq!(checked_path("jobs?from=10:30").unwrap(), "/jobs?from=10:30");
+        assert_eq!(checked_path("plugin/a:b/poll").unwrap(), "/plugin/a:b/poll");
+        for endpoint in [
+            "//evil/x",
+            "http://evil/x",
+            "\\\\evil",
+            "localhost:8080/healthz",
+            "localhost/healthz",
+            "127.0.0.1/healthz",
+            "[::1]:8080/healthz",
+            "user@evil/x",
+        ] {
             assert!(checked_path(endpoint).is_err(), "{endpoint}");
         }
     }

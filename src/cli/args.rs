@@ -1,9 +1,11 @@
 //! Flags that many commands share, and the forms in which flags may be written.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Command};
+use ductile_config::{Environment, Source, locate};
+use ductile_model::Problem;
 
 use super::report::Failure;
 
@@ -32,12 +34,22 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    /// The configuration named by a flag.
-    pub(crate) fn explicit_config(&self) -> Result<Option<&PathBuf>, Failure> {
+    /// Refuses flags that contradict each other, for every command before it does anything.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
         match (&self.config, &self.config_dir) {
             (Some(_), Some(_)) => Err(Failure::usage("use only one of --config or --config-dir")),
-            (one, other) => Ok(one.as_ref().or(other.as_ref())),
+            _ => Ok(()),
         }
+    }
+
+    /// The configuration named by a flag.
+    pub(crate) fn named_config(&self) -> Option<&Path> {
+        self.config.as_deref().or(self.config_dir.as_deref())
+    }
+
+    /// The configuration in force for this command.
+    pub(crate) fn locate(&self, environment: &Environment) -> Result<Source, Problem> {
+        locate(self.named_config(), environment)
     }
 }
 
@@ -46,10 +58,22 @@ impl Common {
 pub(crate) struct Remote {
     /// Address of the gateway [default: $DUCTILE_API_URL, then api.listen of the configuration]
     #[arg(long, value_name = "URL")]
-    pub(crate) api_url: Option<String>,
+    api_url: Option<String>,
     /// API token [default: $DUCTILE_API_KEY, then the first token of the configuration that can be resolved]
     #[arg(long, value_name = "TOKEN")]
-    pub(crate) api_key: Option<String>,
+    api_key: Option<String>,
+}
+
+impl Remote {
+    /// The address that was named. An empty one, as of a variable that is not set, is none.
+    pub(crate) fn api_url(&self) -> Option<&str> {
+        self.api_url.as_deref().filter(|url| !url.is_empty())
+    }
+
+    /// The token that was named; an empty one is none.
+    pub(crate) fn api_key(&self) -> Option<&str> {
+        self.api_key.as_deref().filter(|key| !key.is_empty())
+    }
 }
 
 /// Long flags may also be written with one dash (`-json`, `-config x`): turns them into the usual form.

@@ -2,15 +2,24 @@
 
 use std::time::Duration;
 
-use ductile_config::{Purpose, locate, plan};
+use ductile_config::{Purpose, plan};
 use ductile_model::Secret;
 use reqwest::{Client, Method, RequestBuilder};
 
 use super::args::{Common, Remote};
-use super::report::Failure;
+use super::report::{self, Failure};
 use crate::gateway::secrets::VaultSource;
 
 const DEFAULT_URL: &str = "http://localhost:8080";
+
+/// How long a request may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// From the connection to the last byte.
+    Whole(Duration),
+    /// As long as the caller waits: an answer may be a stream without an end.
+    ByCaller,
+}
 
 /// Address and credential of a gateway.
 pub(crate) struct Gateway {
@@ -29,26 +38,26 @@ pub(crate) struct Discovered {
 
 impl Gateway {
     /// Resolves address and key: flag, environment, configuration, default.
-    pub(crate) fn resolve(remote: &Remote, common: &Common, timeout: Duration) -> Result<Self, Failure> {
-        let needs_config = remote.api_url.is_none() && variable("DUCTILE_API_URL").is_none()
-            || remote.api_key.is_none() && variable("DUCTILE_API_KEY").is_none();
+    pub(crate) fn resolve(remote: &Remote, common: &Common, limit: Limit) -> Result<Self, Failure> {
+        let url = remote.api_url().map(str::to_owned).or_else(|| variable("DUCTILE_API_URL"));
+        let key = remote.api_key().map(str::to_owned).or_else(|| variable("DUCTILE_API_KEY"));
+        let needs_config = url.is_none() || key.is_none();
         let discovered = if needs_config { discover(common)? } else { Discovered::default() };
-        let url = remote
-            .api_url
-            .clone()
-            .or_else(|| variable("DUCTILE_API_URL"))
-            .or(discovered.url)
-            .unwrap_or_else(|| DEFAULT_URL.to_owned());
-        let key = remote.api_key.clone().or_else(|| variable("DUCTILE_API_KEY")).map(Secret::new).or(discovered.key);
+        let url = url.or(discovered.url).unwrap_or_else(|| DEFAULT_URL.to_owned());
+        let key = key.map(Secret::new).or(discovered.key);
         if common.verbose {
-            eprintln!("gateway: {url} ({} key)", if key.is_some() { "with a" } else { "without a" });
+            report::note(format_args!("gateway: {url} ({} key)", if key.is_some() { "with a" } else { "without a" }));
         }
-        Self::at(&url, key, timeout)
+        Self::at(&url, key, limit)
     }
 
     /// A gateway at a known address.
-    pub(crate) fn at(url: &str, key: Option<Secret>, timeout: Duration) -> Result<Self, Failure> {
-        let builder = Client::builder().timeout(timeout).redirect(reqwest::redirect::Policy::none()).no_proxy();
+    pub(crate) fn at(url: &str, key: Option<Secret>, limit: Limit) -> Result<Self, Failure> {
+        let builder = Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
+        let builder = match limit {
+            Limit::Whole(limit) => builder.timeout(limit),
+            Limit::ByCaller => builder,
+        };
         let (builder, base) = match url.strip_prefix("unix://") {
             Some(path) if path.starts_with('/') => {
                 (builder.unix_socket(std::path::PathBuf::from(path)), "http://localhost".to_owned())
@@ -85,9 +94,16 @@ impl Gateway {
 
     /// What to say when nobody answers.
     pub(crate) fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        if error.is_timeout() {
+            return self.too_late();
+        }
         let cause = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-        let what = if error.is_timeout() { "no answer in time from" } else { "no gateway reachable at" };
-        Failure::unreachable(format!("{what} {}{cause}", self.base))
+        Failure::unreachable(format!("no gateway reachable at {}{cause}", self.base))
+    }
+
+    /// What to say when the answer takes longer than the caller waits.
+    pub(crate) fn too_late(&self) -> Failure {
+        Failure::unreachable(format!("no answer in time from {}", self.base))
     }
 }
 
@@ -100,8 +116,8 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Res
 /// that was named must load.
 fn discover(common: &Common) -> Result<Discovered, Failure> {
     let environment = crate::environment();
-    let explicit = common.explicit_config()?;
-    let source = match locate(explicit.map(std::path::PathBuf::as_path), &environment) {
+    let explicit = common.named_config();
+    let source = match common.locate(&environment) {
         Ok(source) => source,
         Err(problem) if explicit.is_some() => return Err(Failure::config(problem)),
         Err(_) => return Ok(Discovered::default()),

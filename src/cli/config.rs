@@ -1,9 +1,7 @@
 //! `ductile config`: is a configuration right?
 
-use std::path::PathBuf;
-
 use clap::Subcommand;
-use ductile_config::{CheckReport, check, locate};
+use ductile_config::{CheckReport, check};
 use ductile_model::Problem;
 use serde_json::{Map, Value, json};
 
@@ -32,11 +30,10 @@ pub(crate) fn run(action: Action, common: &Common) -> Result<u8, Failure> {
 
 fn run_check(strict: bool, common: &Common) -> Result<u8, Failure> {
     let environment = crate::environment();
-    let explicit = common.explicit_config()?;
-    let checked = match locate(explicit.map(PathBuf::as_path), &environment) {
+    let checked = match common.locate(&environment) {
         Ok(source) => {
             if common.verbose {
-                eprintln!("configuration: {} ({:?})", source.root_file.display(), source.kind);
+                report::note(format_args!("configuration: {} ({})", source.root_file.display(), source.kind.as_str()));
             }
             check(&source, &environment, &VaultSource::default())
         }

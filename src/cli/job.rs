@@ -3,15 +3,13 @@
 mod inspect;
 mod logs;
 
-use std::path::PathBuf;
-
 use clap::Subcommand;
-use ductile_config::{Purpose, locate, plan};
+use ductile_config::{Purpose, plan};
 use ductile_queue::{Reader, StoreError};
 use serde_json::Value;
 
 use super::args::Common;
-use super::report::Failure;
+use super::report::{self, Failure};
 use crate::gateway::secrets::VaultSource;
 
 #[derive(Debug, Subcommand)]
@@ -42,12 +40,11 @@ pub(crate) fn run(action: Action, common: &Common) -> Result<u8, Failure> {
 
 /// The database of the configuration, read-only; never created.
 fn reader(common: &Common) -> Result<Reader, Failure> {
-    let explicit = common.explicit_config()?;
     let environment = crate::environment();
-    let source = locate(explicit.map(PathBuf::as_path), &environment).map_err(Failure::config)?;
+    let source = common.locate(&environment).map_err(Failure::config)?;
     let plan = plan(&source, &environment, &VaultSource::default(), Purpose::Inspecting).map_err(Failure::config)?;
     if common.verbose {
-        eprintln!("database: {}", plan.config.state.path.display());
+        report::note(format_args!("database: {}", plan.config.state.path.display()));
     }
     Reader::open(&plan.config.state.path).map_err(Failure::missing)
 }

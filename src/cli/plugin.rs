@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::args::{Common, Remote};
-use super::client::{Gateway, block_on};
+use super::client::{Gateway, Limit, block_on};
 use super::report::{self, Failure};
 
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,14 +56,14 @@ pub(crate) struct Run {
 pub(crate) fn run(action: Action, common: &Common) -> Result<u8, Failure> {
     match action {
         Action::List { remote } => {
-            let gateway = Gateway::resolve(&remote, common, LIST_TIMEOUT)?;
+            let gateway = Gateway::resolve(&remote, common, Limit::Whole(LIST_TIMEOUT))?;
             block_on(list(&gateway, common))
         }
         Action::Run(run) => {
             let command = chosen_command(&run)?;
             let payload = payload(&run)?;
             let timeout = if run.sync { SYNC_TIMEOUT } else { RUN_TIMEOUT };
-            let gateway = Gateway::resolve(&run.remote, common, timeout)?;
+            let gateway = Gateway::resolve(&run.remote, common, Limit::Whole(timeout))?;
             if !gateway.has_key() {
                 return Err(Failure::usage("API key required (--api-key or DUCTILE_API_KEY)"));
             }

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::args::Common;
-use super::report::{self, Failure};
+use super::report::{self, Failure, note};
 use super::system::runtime;
 use crate::gateway::{self, Running};
 use crate::logging::LogTarget;
-use crate::quickstart::{Deployment, FirstJob, trigger};
+use crate::quickstart::{Deployment, Error, FirstJob, parse_address, trigger};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -34,7 +34,8 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments, common: &Common) -> Result<u8, Failure> {
     crate::harden::this_process();
-    let deployment = Deployment::make(&arguments.dir, arguments.listen.as_deref()).map_err(Failure::cannot_create)?;
+    let listen = arguments.listen.as_deref().map(parse_address).transpose().map_err(Failure::usage)?;
+    let deployment = Deployment::make(&arguments.dir, listen.as_ref()).map_err(not_made)?;
     let token = deployment.token().map_err(Failure::config)?;
     if !common.json {
         show_made(&deployment);
@@ -52,15 +53,41 @@ async fn serve(deployment: &Deployment, token: &Secret, arguments: &Arguments, c
     let config = deployment.config_dir();
     let log = LogTarget::File(deployment.log_file());
     let gateway = tokio::spawn(async move { gateway::run(Some(&config), log, Some(announce)).await });
-    let mut status = 0;
-    if let Ok(running) = running.await {
-        status = first_run(deployment, token, &running, arguments, common).await;
-        if arguments.once {
-            running.stop.request();
-        }
+    let Ok(running) = running.await else {
+        return not_started(deployment, gateway.await.map_err(Failure::internal)?, arguments.once);
+    };
+    let first = first_run(deployment, token, &running, arguments, common).await;
+    if arguments.once || first.is_err() {
+        running.stop.request();
     }
     let code = gateway.await.map_err(Failure::internal)?;
+    let status = first?;
     Ok(if arguments.once && code == 0 { status } else { code })
+}
+
+fn not_made(error: Error) -> Failure {
+    match error {
+        Error::OtherListen { .. } => Failure::usage(error),
+        Error::Config(_) => Failure::config(error).exiting(78),
+        _ => Failure::cannot_create(error),
+    }
+}
+
+/// The gateway ended before it served. It has said why by itself, on stderr.
+fn not_started(deployment: &Deployment, code: u8, once: bool) -> Result<u8, Failure> {
+    if code == 0 {
+        let stopped = || Failure::try_again("stopped before the first job ran");
+        return if once { Err(stopped()) } else { Ok(0) };
+    }
+    let log = deployment.log_file().display().to_string();
+    let message =
+        format!("the gateway did not start (exit status {code}); the cause is on stderr, what came before in {log}");
+    let failure = if code == 78 { Failure::config(message) } else { Failure::try_again(message) };
+    Err(failure.exiting(code).with("exit_status", code).with("log", log).with("dir", dir_text(deployment)))
+}
+
+fn dir_text(deployment: &Deployment) -> String {
+    deployment.dir.display().to_string()
 }
 
 /// Runs the first job and shows it; returns the exit status of `--once`.
@@ -70,26 +97,28 @@ async fn first_run(
     running: &Running,
     arguments: &Arguments,
     common: &Common,
-) -> u8 {
+) -> Result<u8, Failure> {
     let address = running.api.map_or_else(|| deployment.listen.clone(), |address| address.to_string());
     let api_url = format!("http://{address}");
-    let job = match trigger(&api_url, token).await {
-        Ok(job) => job,
-        Err(cause) => {
-            eprintln!("the first job could not be triggered: {cause}");
-            return 1;
-        }
-    };
+    let job = trigger(&api_url, token).await.map_err(|cause| {
+        let config = quoted(&deployment.config_dir());
+        let log = deployment.log_file().display().to_string();
+        Failure::internal(format!(
+            "the first job could not be triggered: {cause}\nWithout it: ductile system start --config {config}"
+        ))
+        .with("log", log)
+        .with("dir", dir_text(deployment))
+    })?;
     let commands = commands(deployment, &api_url, token, &job.job_id);
     if common.json {
         report::json(&document(deployment, &address, &api_url, token, &job, &commands));
     } else {
         show_run(deployment, running, &api_url, token, &job, &commands, arguments.once);
     }
-    if let Some(cause) = &job.cause {
-        eprintln!("job {} did not succeed: {cause}", job.job_id);
+    if let Some(cause) = job.cause.as_ref().filter(|_| !common.json) {
+        note(format_args!("job {} did not succeed: {cause}", job.job_id));
     }
-    u8::from(job.status != "succeeded")
+    Ok(u8::from(job.status != "succeeded"))
 }
 
 /// A command to paste, with what it is for.
@@ -137,8 +166,8 @@ fn document(
     job: &FirstJob,
     commands: &[Paste],
 ) -> Value {
-    json!({
-        "dir": deployment.dir.display().to_string(),
+    let mut document = json!({
+        "dir": dir_text(deployment),
         "created": deployment.created,
         "listen": address,
         "api_url": api_url,
@@ -148,7 +177,11 @@ fn document(
         "status": job.status,
         "tree": job.tree,
         "commands": commands.iter().map(|paste| &paste.command).collect::<Vec<_>>(),
-    })
+    });
+    if let Some(cause) = &job.cause {
+        document["error"] = json!(cause);
+    }
+    document
 }
 
 fn show_made(deployment: &Deployment) {

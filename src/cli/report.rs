@@ -1,7 +1,9 @@
 //! Output: results on stdout, everything else on stderr, and one form for failures.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use serde_json::{Map, Value};
@@ -15,6 +17,15 @@ pub(crate) struct Failure {
     code: u8,
     message: String,
     context: Map<String, Value>,
+    /// Where it is shown when JSON was asked for.
+    json_on: Channel,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Channel {
+    Stdout,
+    /// As text, because stdout is what failed.
+    Stderr,
 }
 
 impl Failure {
@@ -53,8 +64,13 @@ impl Failure {
         Self::new(78, message)
     }
 
+    /// The result was there, but stdout did not take it.
+    pub(crate) fn unprinted(message: impl fmt::Display) -> Self {
+        Self { json_on: Channel::Stderr, ..Self::new(73, message) }
+    }
+
     fn new(code: u8, message: impl fmt::Display) -> Self {
-        Self { exit: 1, code, message: message.to_string(), context: Map::new() }
+        Self { exit: 1, code, message: message.to_string(), context: Map::new(), json_on: Channel::Stdout }
     }
 
     /// The same failure with another exit status.
@@ -69,12 +85,13 @@ impl Failure {
         self
     }
 
-    /// Prints it and gives the exit status.
+    /// Prints it and gives the exit status, which stays what it is when nobody reads.
     pub(crate) fn show(self, as_json: bool) -> ExitCode {
-        if as_json {
-            json(&serde_json::json!({"error": self.message, "code": self.code, "context": self.context}));
+        if as_json && self.json_on == Channel::Stdout {
+            let document = serde_json::json!({"error": self.message, "code": self.code, "context": self.context});
+            drop(writeln!(io::stdout(), "{document:#}"));
         } else {
-            eprintln!("{}", self.message);
+            note(format_args!("{}", self.message));
         }
         ExitCode::from(self.exit)
     }
@@ -84,6 +101,18 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
+}
+
+/// Prints a line on stderr, for people. One that nobody can read is no reason to stop.
+pub(crate) fn note(text: fmt::Arguments<'_>) {
+    drop(writeln!(io::stderr(), "{text}"));
+}
+
+/// Prints on stdout what can not be printed a second time: no buffer keeps a copy, and the caller is told when it did
+/// not arrive, also when the reader closed the pipe.
+pub(crate) fn only_copy(text: &str) -> io::Result<()> {
+    let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    stdout.write_all(text.as_bytes())
 }
 
 /// Prints a line on stdout. A reader that closed the pipe ends the program without an error.
@@ -111,7 +140,7 @@ fn finish(result: io::Result<()>) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         Err(error) => {
-            eprintln!("could not write to stdout: {error}");
+            note(format_args!("could not write to stdout: {error}"));
             std::process::exit(1);
         }
     }

@@ -3,14 +3,14 @@
 mod reload;
 mod status;
 
-use std::path::PathBuf;
-
 use clap::Subcommand;
 
-use super::args::{Common, Remote};
+use super::args::Common;
 use super::report::Failure;
 use crate::gateway;
 use crate::logging::LogTarget;
+
+const LIFE: &str = "Example of what to use instead:\n  systemctl restart ductile\n\nExit codes: 1, always.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
@@ -33,9 +33,11 @@ pub(crate) enum Action {
         #[arg(long)]
         require_running: bool,
     },
-    #[command(hide = true)]
+    /// Not here: the service manager owns the gateway's life
+    #[command(hide = true, after_help = LIFE)]
     Stop,
-    #[command(hide = true)]
+    /// Not here: the service manager owns the gateway's life
+    #[command(hide = true, after_help = LIFE)]
     Restart,
 }
 
@@ -53,9 +55,8 @@ pub(crate) fn run(action: Action, common: &Common) -> Result<u8, Failure> {
 
 fn start(common: &Common) -> Result<u8, Failure> {
     crate::harden::this_process();
-    let explicit = common.explicit_config()?.cloned();
     let runtime = runtime()?;
-    let code = runtime.block_on(gateway::run(explicit.as_deref(), LogTarget::Stdout, None));
+    let code = runtime.block_on(gateway::run(common.named_config(), LogTarget::Stdout, None));
     // Blocking reads that are still under way must not hold the exit up.
     runtime.shutdown_background();
     Ok(code)
@@ -64,18 +65,4 @@ fn start(common: &Common) -> Result<u8, Failure> {
 /// The runtime of a gateway.
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("gateway").build().map_err(Failure::internal)
-}
-
-/// Source of the configuration for commands that only look.
-fn source(common: &Common) -> Result<ductile_config::Source, ductile_model::Problem> {
-    let explicit = match common.explicit_config() {
-        Ok(explicit) => explicit.map(PathBuf::as_path),
-        Err(_) => return Err(ductile_model::Problem::new("load", "use only one of --config or --config-dir")),
-    };
-    ductile_config::locate(explicit, &crate::environment())
-}
-
-/// Used by both actions that may talk to the API.
-fn is_named(remote: &Remote) -> bool {
-    remote.api_url.is_some()
 }

@@ -108,6 +108,7 @@ async fn serve(
         clock: Arc::new(SystemClock),
         process,
         control: control.clone(),
+        restarts: Arc::default(),
         log,
     };
     let args = RootArgs { resources, loaded, vault_lock, ready, exit };
@@ -177,9 +178,7 @@ fn log_preflight(source: &Source, plan: &Plan, lock: &PidLock, faults: Faults) {
         tracing::info!(path = %shown.display(), "config file");
     }
     plan.registry.log();
-    for warning in plan.warnings.iter().chain(&plan.doctor_errors) {
-        tracing::warn!(category = warning.category, place = warning.place(), "{}", warning.message);
-    }
+    log_warnings(plan);
     let enabled = plan.config.plugins.values().filter(|plugin| plugin.enabled).count();
     tracing::info!(
         plugins_discovered = plan.registry.iter().count(),
@@ -197,6 +196,13 @@ fn log_preflight(source: &Source, plan: &Plan, lock: &PidLock, faults: Faults) {
     }
     if let Some(component) = faults.crash {
         tracing::warn!(component = %component, variable = VARIABLE, "test faults are switched on");
+    }
+}
+
+/// Whatever a load found worth a warning, at a start and at every reload.
+pub(super) fn log_warnings(plan: &Plan) {
+    for warning in plan.warnings.iter().chain(&plan.doctor_errors) {
+        tracing::warn!(category = warning.category, place = warning.place(), "{}", warning.message);
     }
 }
 

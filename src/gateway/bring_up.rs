@@ -5,7 +5,7 @@
 //! standby, and one transaction records the new generation and makes it the one that claims.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ductile_api::Control;
@@ -14,10 +14,10 @@ use ductile_dispatcher::{ClaimInbox, end_leftovers};
 use ductile_listeners::{Door, DoorLimits};
 use ductile_model::{Clock, EventHub, Problem, Refusal};
 use ductile_queue::{ActivateGeneration, ClaimPolicy, ReloadEntry, SnapshotRow, Store};
-use ductile_vault::{Vault, VaultLock};
+use ductile_vault::{Vault, VaultArgs, VaultLock};
 use ractor::{Actor, ActorRef};
 
-use super::generation::{GenerationArgs, GenerationMsg, GenerationSupervisor};
+use super::generation::{GenerationArgs, GenerationMsg, GenerationSupervisor, Restarts};
 use super::process::ProcessState;
 use super::root::RootMsg;
 use super::secrets::VaultSource;
@@ -25,6 +25,9 @@ use crate::version;
 
 /// How long processes of a killed gateway may take to be gone.
 const LEFTOVER_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long an answer may take to be read, unless synchronous waits may be longer.
+const LONGEST_ANSWER: Duration = Duration::from_secs(600);
 
 /// What outlives every generation.
 #[derive(Clone)]
@@ -35,6 +38,7 @@ pub(crate) struct Resources {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) process: Arc<ProcessState>,
     pub(crate) control: Arc<dyn Control>,
+    pub(crate) restarts: Arc<Mutex<Restarts>>,
     pub(crate) log: crate::logging::LogControl,
 }
 
@@ -109,7 +113,7 @@ pub(crate) async fn boot(
     vault_lock: Option<Arc<HeldVault>>,
     root: ActorRef<RootMsg>,
 ) -> Result<Candidate, Refusal> {
-    let door = bind_api(&loaded.plan, None)?;
+    let door = bind_api(loaded.plan.clone(), None).await?;
     let incumbent = Incumbent { plan: loaded.plan.clone(), door, vault_lock };
     let standby = stand_by(resources, 1, &loaded, &incumbent, root).await?;
     let recovered = async {
@@ -133,8 +137,8 @@ pub(crate) async fn reload(
     if !refusals.is_empty() {
         return Err(Refusal::rejected("policy", refusals));
     }
-    let vault_lock = lock_vault(&loaded, running)?;
-    let door = bind_api(&loaded.plan, running.door.as_ref())?;
+    let vault_lock = lock_vault(loaded.vault.clone(), running.vault_lock.clone()).await?;
+    let door = bind_api(loaded.plan.clone(), running.door.clone()).await?;
     let incumbent = Incumbent { plan: loaded.plan.clone(), door, vault_lock };
     let standby = stand_by(resources, number, &loaded, &incumbent, root).await?;
     let mut entry = entry.clone();
@@ -144,52 +148,80 @@ pub(crate) async fn reload(
 }
 
 /// A new vault path is locked before the swap; the old lock goes with the old generation.
-fn lock_vault(loaded: &Loaded, running: &Incumbent) -> Result<Option<Arc<HeldVault>>, Refusal> {
-    let Some(vault) = &loaded.vault else { return Ok(None) };
-    let file = vault.path();
-    match &running.vault_lock {
-        Some(held) if held.file == file => Ok(Some(held.clone())),
-        _ => Ok(Some(Arc::new(HeldVault::acquire(file)?))),
+async fn lock_vault(vault: Option<Vault>, held: Option<Arc<HeldVault>>) -> Result<Option<Arc<HeldVault>>, Refusal> {
+    let Some(file) = vault.map(|vault| vault.path()) else { return Ok(None) };
+    match held {
+        Some(held) if held.file == file => Ok(Some(held)),
+        _ => blocking("vault_lock", move || Ok(Some(Arc::new(HeldVault::acquire(file)?)))).await,
     }
 }
 
 /// Binds the API's address, or borrows the one that is already bound.
-fn bind_api(plan: &Plan, bound: Option<&BoundDoor>) -> Result<Option<BoundDoor>, Refusal> {
+async fn bind_api(plan: Arc<Plan>, bound: Option<BoundDoor>) -> Result<Option<BoundDoor>, Refusal> {
     if plan.posture != Posture::Gateway {
         return Ok(None);
     }
-    let address = plan.config.api.listen.to_string();
-    if let Some(bound) = bound.filter(|bound| bound.address == address) {
-        return Ok(Some(bound.clone()));
+    match bound {
+        Some(bound) if bound.address == plan.config.api.listen.to_string() => {
+            bound.door.raise_response_timeout(response_timeout(&plan));
+            Ok(Some(bound))
+        }
+        // A host name is looked up.
+        other => blocking("bind", move || bind(&plan, other.as_ref()).map(Some)).await,
     }
-    let limits =
-        DoorLimits { header_timeout: Duration::from_secs(10), max_connections: 4096, max_header_bytes: 32 * 1024 };
+}
+
+/// How long an answer may take to be read: longer than any synchronous wait.
+fn response_timeout(plan: &Plan) -> Duration {
+    LONGEST_ANSWER.max(plan.config.api.max_sync_timeout + Duration::from_secs(30))
+}
+
+fn bind(plan: &Plan, bound: Option<&BoundDoor>) -> Result<BoundDoor, Refusal> {
+    let address = plan.config.api.listen.to_string();
+    let limits = DoorLimits {
+        header_timeout: Duration::from_secs(10),
+        response_timeout: response_timeout(plan),
+        max_connections: 4096,
+        max_header_bytes: 32 * 1024,
+    };
     let door = Door::bind(&address, limits).map_err(|error| {
         let same_port = bound.is_some_and(|bound| bound.door.local_addr().port() == plan.config.api.listen.port);
         let hint =
             if same_port { "; the running listener has the same port, so this change needs a restart" } else { "" };
         Refusal::failed("bind", Problem::new("listen", format!("{error}{hint}")).at_field("api.listen"))
     })?;
-    Ok(Some(BoundDoor { address, door }))
+    Ok(BoundDoor { address, door })
 }
 
 /// A generation in standby, to be kept or thrown away whole.
 struct Standby {
-    supervisor: ActorRef<GenerationMsg>,
+    supervisor: Option<ActorRef<GenerationMsg>>,
+}
+
+impl Drop for Standby {
+    /// Reached by a panic on the way, too: nothing of a candidate may live on.
+    fn drop(&mut self) {
+        if let Some(supervisor) = self.supervisor.take() {
+            supervisor.stop(None);
+        }
+    }
 }
 
 impl Standby {
     async fn finish(
-        self,
+        mut self,
         activated: Result<ClaimInbox, Refusal>,
         incumbent: Incumbent,
         number: u64,
     ) -> Result<Candidate, Refusal> {
+        let Some(supervisor) = self.supervisor.take() else {
+            return Err(Refusal::failed("start", Problem::new("runtime", "the generation is gone")));
+        };
         match activated {
-            Ok(inbox) => Ok(Candidate { number, supervisor: self.supervisor, inbox, incumbent }),
+            Ok(inbox) => Ok(Candidate { number, supervisor, inbox, incumbent }),
             Err(refusal) => {
                 // It is linked to the root, which does not know it and lets it go.
-                drop(self.supervisor.stop_and_wait(None, Some(Duration::from_secs(10))).await);
+                drop(supervisor.stop_and_wait(None, Some(Duration::from_secs(10))).await);
                 Err(refusal)
             }
         }
@@ -206,19 +238,20 @@ async fn stand_by(
     let args = GenerationArgs {
         number,
         plan: loaded.plan.clone(),
-        vault: loaded.vault.clone(),
+        vault: VaultArgs::new(loaded.vault.clone()),
         store: resources.store.clone(),
         hub: resources.hub.clone(),
         clock: resources.clock.clone(),
         control: resources.control.clone(),
         api_door: incumbent.door.as_ref().map(|bound| bound.door.clone()),
         process: resources.process.clone(),
+        restarts: resources.restarts.clone(),
         root: root.clone(),
     };
     let (supervisor, _task) = Actor::spawn_linked(None, GenerationSupervisor, args, root.get_cell())
         .await
         .map_err(|error| Refusal::failed("start", Problem::new("runtime", error.to_string())))?;
-    Ok(Standby { supervisor })
+    Ok(Standby { supervisor: Some(supervisor) })
 }
 
 /// Ends what a killed gateway left running, then brings its jobs back. Before anything claims.

@@ -5,7 +5,7 @@
 //! a growing pause; one that keeps failing is reported to the root, which ends the process in order.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ductile_api::{ApiActor, ApiArgs, Control};
@@ -16,7 +16,7 @@ use ductile_model::{Clock, Component, EventHub, Lifecycle, LinkOwner, Producer, 
 use ductile_queue::{NewJob, QueueActor, QueueArgs, QueueHandle, QueueMsg, Store};
 use ductile_relay::RelayActor;
 use ductile_scheduler::SchedulerActor;
-use ductile_vault::{Vault, VaultActor, VaultArgs, VaultHandle, VaultMsg};
+use ductile_vault::{VaultActor, VaultArgs, VaultHandle};
 use ductile_webhook::WebhookActor;
 use ractor::concurrency::JoinHandle;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
@@ -38,7 +38,8 @@ pub(crate) struct GenerationArgs {
     /// From 1.
     pub(crate) number: u64,
     pub(crate) plan: Arc<Plan>,
-    pub(crate) vault: Option<Vault>,
+    /// One for all incarnations of the actor, so that a restarted one knows to read the blob again.
+    pub(crate) vault: VaultArgs,
     pub(crate) store: Store,
     pub(crate) hub: EventHub,
     pub(crate) clock: Arc<dyn Clock>,
@@ -46,25 +47,48 @@ pub(crate) struct GenerationArgs {
     /// The API listener, borrowed from the process.
     pub(crate) api_door: Option<Door>,
     pub(crate) process: Arc<ProcessState>,
+    /// Failures of components, over all generations: a reload must not make a failing one look healthy.
+    pub(crate) restarts: Arc<Mutex<Restarts>>,
     pub(crate) root: ActorRef<RootMsg>,
+}
+
+/// Counts failures of components.
+pub(crate) struct Restarts {
+    windows: HashMap<Component, RestartWindow>,
+    all: RestartWindow,
+}
+
+impl Default for Restarts {
+    fn default() -> Self {
+        Self { windows: HashMap::new(), all: RestartWindow::new(RESTARTS_OF_ALL, WINDOW) }
+    }
+}
+
+impl Restarts {
+    /// What to do about a failure of `component`, and how many it had lately.
+    fn on_failure(&mut self, component: Component, now: Instant) -> (Verdict, usize) {
+        let window = self.windows.entry(component).or_insert_with(|| RestartWindow::new(RESTARTS_OF_ONE, WINDOW));
+        let own = window.on_failure(now);
+        let restarts = window.recent();
+        match self.all.on_failure(now) {
+            Verdict::RestartAfter(_) => (own, restarts),
+            Verdict::Escalate => (Verdict::Escalate, restarts),
+        }
+    }
 }
 
 /// Messages of the [`GenerationSupervisor`].
 pub(crate) enum GenerationMsg {
     /// Take over: claims come from this inbox.
     Activate(ClaimInbox),
-    /// Take over nothing but what was claimed already: the process is stopping.
-    TakeClaims(ClaimInbox),
+    /// Take over nothing but what was claimed already: the process is stopping. Answered when it is being run.
+    TakeClaims(ClaimInbox, RpcReplyPort<()>),
     /// Another generation took over: finish what was begun, then end.
     Retire,
     /// All children are drained.
     Drained,
-    /// The process stops: running plugins get this long. Answered when all outcomes are stored.
-    Stop { limit: Duration, reply: RpcReplyPort<()> },
-    /// Cut the stop short.
-    KillAll,
     /// The pause after a failure is over.
-    Respawn(Component),
+    Respawn { component: Component, restarts: usize, cause: String },
     /// Only tests send it.
     Crash(Component),
 }
@@ -84,8 +108,6 @@ pub(crate) struct Generation {
     args: GenerationArgs,
     links: Links,
     children: HashMap<ActorId, Child>,
-    windows: HashMap<Component, RestartWindow>,
-    all_restarts: RestartWindow,
     stage: Stage,
     inbox: Option<ClaimInbox>,
 }
@@ -101,7 +123,6 @@ struct Child {
 #[derive(Default)]
 struct Links {
     config: LinkOwner<ConfigMsg>,
-    vault: LinkOwner<VaultMsg>,
     queue: LinkOwner<QueueMsg>,
     dispatcher: LinkOwner<DispatcherMsg>,
 }
@@ -112,7 +133,7 @@ impl Generation {
     }
 
     fn vault(&self) -> VaultHandle {
-        VaultHandle::new(self.links.vault.link())
+        self.args.vault.handle()
     }
 
     fn dispatcher(&self) -> DispatcherHandle {
@@ -130,10 +151,7 @@ impl Generation {
             Component::Config => {
                 start(component, ConfigActor, ConfigArgs { plan }, supervisor, Some(&self.links.config)).await
             }
-            Component::Vault => {
-                let vault = VaultArgs::new(args.vault.clone());
-                start(component, VaultActor, vault, supervisor, Some(&self.links.vault)).await
-            }
+            Component::Vault => start(component, VaultActor, args.vault.clone(), supervisor, None).await,
             Component::Queue => {
                 let queue = QueueArgs { store: args.store.clone() };
                 start(component, QueueActor, queue, supervisor, Some(&self.links.queue)).await
@@ -141,7 +159,7 @@ impl Generation {
             Component::Dispatcher => {
                 let dispatcher = DispatcherArgs {
                     plan,
-                    queue: self.queue(),
+                    store: args.store.clone(),
                     vault: self.vault(),
                     hub: args.hub.clone(),
                     clock: args.clock.clone(),
@@ -155,7 +173,6 @@ impl Generation {
                 let api = ApiArgs {
                     plan,
                     queue: self.queue(),
-                    vault: self.vault(),
                     hub: args.hub.clone(),
                     clock: args.clock.clone(),
                     control: args.control.clone(),
@@ -175,42 +192,54 @@ impl Generation {
         if let Some(child) = self.child(component) {
             (child.send)(Lifecycle::Activate);
         }
-        if let (Component::Dispatcher, Some(inbox)) = (component, &self.inbox) {
-            self.dispatcher().take_claims(inbox.clone());
+        if component == Component::Dispatcher {
+            self.hand_over_claims();
+        }
+    }
+
+    /// Gives the dispatcher its claims. Once they are taken they go on being taken, whatever becomes of the actor; one
+    /// that is down gets them when it is back.
+    fn hand_over_claims(&self) {
+        if let Some(inbox) = self.inbox.clone() {
+            let dispatcher = self.dispatcher();
+            tokio::spawn(async move { dispatcher.take_claims(inbox).await });
         }
     }
 
     /// A child ended without being told to.
-    fn on_failure(&mut self, cell: &ActorCell, cause: &str, myself: &ActorRef<GenerationMsg>) {
+    fn on_end(&mut self, cell: &ActorCell, cause: &str, myself: &ActorRef<GenerationMsg>) {
         let Some(child) = self.children.remove(&cell.get_id()) else { return };
         let component = child.component;
         self.clear_link(component);
         if self.stage == Stage::Active {
-            self.args.process.set_down(component, true);
+            self.args.process.set_down(component, self.args.number, true);
         }
-        let now = Instant::now();
-        let window = self.windows.entry(component).or_insert_with(|| RestartWindow::new(RESTARTS_OF_ONE, WINDOW));
-        let verdict = window.on_failure(now);
-        let restarts = window.recent();
-        let all = self.all_restarts.on_failure(now);
-        match (verdict, all) {
-            (Verdict::RestartAfter(pause), Verdict::RestartAfter(_)) => {
-                tracing::warn!(event = "component.restarted", component = %component, restarts, error = cause, "component restarted");
-                let mut data = serde_json::Map::new();
-                data.insert("component".into(), json!(component.as_str()));
-                data.insert("restarts".into(), json!(restarts));
-                data.insert("error".into(), json!(cause));
-                self.args.hub.publish("component.restarted", data);
-                let myself = myself.clone();
+        self.on_failure(component, cause, Some(child.task), myself);
+    }
+
+    /// Starts a failed component again after a pause, or gives up. `task` ends when the old state is really dropped.
+    fn on_failure(
+        &self,
+        component: Component,
+        cause: &str,
+        task: Option<JoinHandle<()>>,
+        myself: &ActorRef<GenerationMsg>,
+    ) {
+        let mut counted = self.args.restarts.lock().unwrap_or_else(PoisonError::into_inner);
+        match counted.on_failure(component, Instant::now()) {
+            (Verdict::RestartAfter(pause), restarts) => {
+                tracing::warn!(event = "component.down", component = %component, error = cause, "component failed");
+                let (myself, cause) = (myself.clone(), cause.to_owned());
                 // Never wait inside the supervisor: it would be deaf to the other children.
                 tokio::spawn(async move {
-                    // Only now is the old state really dropped.
-                    drop(child.task.await);
+                    if let Some(task) = task {
+                        drop(task.await);
+                    }
                     tokio::time::sleep(pause).await;
-                    drop(myself.cast(GenerationMsg::Respawn(component)));
+                    drop(myself.cast(GenerationMsg::Respawn { component, restarts, cause }));
                 });
             }
-            _ => {
+            (Verdict::Escalate, _) => {
                 tracing::error!(event = "component.failed", component = %component, error = cause, "component failed");
                 let reason = format!("component {component} keeps failing: {cause}");
                 drop(self.args.root.cast(RootMsg::Escalate(reason)));
@@ -218,13 +247,39 @@ impl Generation {
         }
     }
 
+    /// The pause after a failure is over.
+    async fn respawn(&mut self, component: Component, restarts: usize, cause: &str, myself: &ActorRef<GenerationMsg>) {
+        // Awaiting the start here keeps a failure of the new child behind its registration. Starts are short: nothing
+        // is loaded from files but the vault.
+        if let Err(error) = self.spawn(component, myself.get_cell()).await {
+            self.on_failure(component, &format!("it did not start again: {error}"), None, myself);
+            return;
+        }
+        tracing::warn!(
+            event = "component.restarted", component = %component, restarts, error = cause, "component restarted"
+        );
+        let mut data = serde_json::Map::new();
+        data.insert("component".into(), json!(component.as_str()));
+        data.insert("restarts".into(), json!(restarts));
+        data.insert("error".into(), json!(cause));
+        self.args.hub.publish("component.restarted", data);
+        match self.stage {
+            Stage::Active => self.args.process.set_down(component, self.args.number, false),
+            // It may have gone down before it took what had been claimed for it.
+            Stage::Retired if component == Component::Dispatcher => {
+                self.hand_over_claims();
+                self.drain(myself.clone());
+            }
+            Stage::Standby | Stage::Retired => {}
+        }
+    }
+
     fn clear_link(&self, component: Component) {
         match component {
             Component::Config => self.links.config.clear(),
-            Component::Vault => self.links.vault.clear(),
             Component::Queue => self.links.queue.clear(),
             Component::Dispatcher => self.links.dispatcher.clear(),
-            Component::Scheduler | Component::Relay | Component::Webhook | Component::Api => {}
+            Component::Vault | Component::Scheduler | Component::Relay | Component::Webhook | Component::Api => {}
         }
     }
 
@@ -313,15 +368,8 @@ impl Actor for GenerationSupervisor {
         myself: ActorRef<GenerationMsg>,
         args: GenerationArgs,
     ) -> Result<Generation, ActorProcessingErr> {
-        let mut generation = Generation {
-            args,
-            links: Links::default(),
-            children: HashMap::new(),
-            windows: HashMap::new(),
-            all_restarts: RestartWindow::new(RESTARTS_OF_ALL, WINDOW),
-            stage: Stage::Standby,
-            inbox: None,
-        };
+        let mut generation =
+            Generation { args, links: Links::default(), children: HashMap::new(), stage: Stage::Standby, inbox: None };
         for component in Component::ALL {
             if let Err(error) = generation.spawn(component, myself.get_cell()).await {
                 generation.stop_children().await;
@@ -346,34 +394,25 @@ impl Actor for GenerationSupervisor {
                 }
                 tokio::spawn(queue_init_jobs(state.args.plan.clone(), state.queue()));
             }
-            GenerationMsg::TakeClaims(inbox) => state.dispatcher().take_claims(inbox),
-            GenerationMsg::Retire => {
-                state.stage = Stage::Retired;
-                state.drain(myself);
-            }
-            GenerationMsg::Drained => myself.stop(None),
-            GenerationMsg::Stop { limit, reply } => {
-                state.stage = Stage::Retired;
+            GenerationMsg::TakeClaims(inbox, reply) => {
                 let dispatcher = state.dispatcher();
                 tokio::spawn(async move {
-                    dispatcher.stop(limit).await;
+                    // An actor that is down and does not come back ends the process anyway.
+                    let _ = dispatcher.take_claims(inbox).await;
                     drop(reply.send(()));
                 });
             }
-            GenerationMsg::KillAll => state.dispatcher().kill_all(),
-            // Awaiting the start here keeps a failure of the new child behind its registration. Starts are short:
-            // nothing is loaded from files but the vault.
-            GenerationMsg::Respawn(component) => match state.spawn(component, myself.get_cell()).await {
-                Ok(()) => {
-                    if state.stage == Stage::Active {
-                        state.args.process.set_down(component, false);
-                    }
+            GenerationMsg::Retire => {
+                state.stage = Stage::Retired;
+                // A dispatcher that is being restarted may not have taken its claims yet: it is waited for.
+                if state.child(Component::Dispatcher).is_some() {
+                    state.drain(myself);
                 }
-                Err(error) => {
-                    let reason = format!("component {component} did not start again: {error}");
-                    drop(state.args.root.cast(RootMsg::Escalate(reason)));
-                }
-            },
+            }
+            GenerationMsg::Drained => myself.stop(None),
+            GenerationMsg::Respawn { component, restarts, cause } => {
+                state.respawn(component, restarts, &cause, &myself).await;
+            }
             GenerationMsg::Crash(component) => {
                 if let Some(child) = state.child(component) {
                     (child.send)(Lifecycle::Crash);
@@ -390,9 +429,9 @@ impl Actor for GenerationSupervisor {
         state: &mut Generation,
     ) -> Result<(), ActorProcessingErr> {
         match event {
-            SupervisionEvent::ActorFailed(cell, cause) => state.on_failure(&cell, &cause.to_string(), &myself),
+            SupervisionEvent::ActorFailed(cell, cause) => state.on_end(&cell, &cause.to_string(), &myself),
             SupervisionEvent::ActorTerminated(cell, _, reason) => {
-                state.on_failure(&cell, reason.as_deref().unwrap_or("ended without being told to"), &myself);
+                state.on_end(&cell, reason.as_deref().unwrap_or("ended without being told to"), &myself);
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }

@@ -32,7 +32,8 @@ pub(crate) struct ProcessState {
     pub(crate) binary_path: String,
     generation: AtomicU64,
     phase: AtomicU8,
-    down: Mutex<BTreeSet<Component>>,
+    /// Components that are down, of the generation with this number.
+    down: Mutex<(u64, BTreeSet<Component>)>,
     stopping: watch::Sender<bool>,
 }
 
@@ -46,7 +47,7 @@ impl ProcessState {
             binary_path,
             generation: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Booting as u8),
-            down: Mutex::new(BTreeSet::new()),
+            down: Mutex::new((0, BTreeSet::new())),
             stopping: watch::Sender::new(false),
         }
     }
@@ -59,7 +60,7 @@ impl ProcessState {
     /// A generation took over.
     pub(crate) fn set_generation(&self, number: u64) {
         self.generation.store(number, Ordering::Relaxed);
-        self.lock_down().clear();
+        *self.lock_down() = (number, BTreeSet::new());
     }
 
     /// Moves on.
@@ -70,14 +71,16 @@ impl ProcessState {
         }
     }
 
-    /// A component of the active generation went down or came back.
-    pub(crate) fn set_down(&self, component: Component, down: bool) {
-        let mut set = self.lock_down();
-        if down {
-            set.insert(component)
-        } else {
-            set.remove(&component)
-        };
+    /// A component of a generation went down or came back. Only those of the generation in force count.
+    pub(crate) fn set_down(&self, component: Component, generation: u64, down: bool) {
+        let (current, set) = &mut *self.lock_down();
+        if *current == generation {
+            if down {
+                set.insert(component)
+            } else {
+                set.remove(&component)
+            };
+        }
     }
 
     /// Why the process is not ready; empty = ready.
@@ -88,7 +91,7 @@ impl ProcessState {
             phase if phase == Phase::Draining as u8 => reasons.push("draining"),
             _ => {}
         }
-        for component in self.lock_down().iter() {
+        for component in &self.lock_down().1 {
             match component {
                 Component::Dispatcher => reasons.push("dispatcher-down"),
                 Component::Scheduler => reasons.push("scheduler-down"),
@@ -105,7 +108,7 @@ impl ProcessState {
         drop(stopping.wait_for(|stopping| *stopping).await);
     }
 
-    fn lock_down(&self) -> std::sync::MutexGuard<'_, BTreeSet<Component>> {
+    fn lock_down(&self) -> std::sync::MutexGuard<'_, (u64, BTreeSet<Component>)> {
         self.down.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

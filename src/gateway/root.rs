@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use ductile_api::{ReloadFailure, ReloadReport};
 use ductile_config::Plan;
+use ductile_dispatcher::{ClaimInbox, kill_attempts};
 use ductile_model::{Component, Outcome, Problem, Refusal, format_wire};
 use ductile_queue::ReloadEntry;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -17,7 +18,7 @@ use tokio::sync::oneshot;
 use super::bring_up::{self, BoundDoor, Candidate, HeldVault, Incumbent, Loaded, Resources};
 use super::generation::GenerationMsg;
 use super::process::Phase;
-use super::shutdown;
+use super::shutdown::Stopping;
 use crate::version;
 
 /// Where a reload comes from.
@@ -57,8 +58,11 @@ pub(crate) enum RootMsg {
     Stop,
     /// The gateway can not go on: stop in order, exit 1.
     Escalate(String),
-    /// The stop is complete.
-    Stopped,
+    /// The stop has ended.
+    Stopped {
+        /// Everything was done in time.
+        in_order: bool,
+    },
     /// Only tests send it.
     Crash(Component),
 }
@@ -103,6 +107,8 @@ pub(crate) struct Root {
     exit: Option<oneshot::Sender<u8>>,
     exit_code: u8,
     stopping: bool,
+    /// Committed while the stop began: never serves, but what it has claimed must be run or stored.
+    unserved: Option<(ActorRef<GenerationMsg>, ClaimInbox)>,
 }
 
 struct Active {
@@ -140,7 +146,7 @@ impl Root {
         let began = Instant::now();
         let root = myself.clone();
         tracing::info!(event = "reload.started", trigger = trigger.word(), "reloading config");
-        report(myself, async move {
+        report(myself, began, async move {
             let posture = running.plan.posture.as_str();
             let entry = match resources.store.begin_reload(trigger.word(), trigger.actor(), posture).await {
                 Ok(entry) => entry,
@@ -149,7 +155,12 @@ impl Root {
                     return BroughtUp { result: Err(refusal), began, entry: None };
                 }
             };
-            let result = bring_up::reload(&resources, number, &running, &entry, root).await;
+            let work = {
+                let (resources, entry) = (resources.clone(), entry.clone());
+                async move { bring_up::reload(&resources, number, &running, &entry, root).await }
+            };
+            // In a task of its own: a panic in it must not leave the history row open.
+            let result = tokio::spawn(work).await.unwrap_or_else(|error| Err(internal(&error)));
             if let Err(refusal) = &result {
                 let text = reload_error(refusal);
                 let noted = resources.store.refuse_reload(entry.clone(), refusal.outcome, refusal.stage, &text).await;
@@ -168,7 +179,8 @@ impl Root {
         let BroughtUp { result, began, entry } = done;
         let outcome = match result {
             Ok(candidate) if self.stopping => {
-                self.keep_for_stop(candidate);
+                self.unserved = Some((candidate.supervisor.clone(), candidate.inbox));
+                self.retired.insert(candidate.supervisor.get_id(), (candidate.supervisor, candidate.incumbent));
                 Err(ReloadFailure::Stopping)
             }
             Ok(candidate) => {
@@ -190,12 +202,6 @@ impl Root {
         }
     }
 
-    /// A generation that was committed while the stop began never serves, but what it has claimed must be stored.
-    fn keep_for_stop(&mut self, candidate: Candidate) {
-        drop(candidate.supervisor.cast(GenerationMsg::TakeClaims(candidate.inbox)));
-        self.retired.insert(candidate.supervisor.get_id(), (candidate.supervisor, candidate.incumbent));
-    }
-
     /// A listening socket that can no longer accept ends the process: it must never live on half-open.
     fn on_new_door(&self, candidate: &Candidate, root: &ActorRef<RootMsg>) {
         let borrowed = self.active.as_ref().and_then(|active| active.incumbent.door.as_ref());
@@ -206,7 +212,7 @@ impl Root {
         tracing::info!(addr = %bound.door.local_addr(), "API server listening");
         let root = root.clone();
         tokio::spawn(async move {
-            let reason = bound.door.failed().await;
+            let Some(reason) = bound.door.failed().await else { return };
             drop(root.cast(RootMsg::Escalate(format!("listener {}: {reason}", bound.address))));
         });
     }
@@ -234,6 +240,7 @@ impl Root {
             warnings: plan.warnings.iter().map(ToString::to_string).collect(),
         };
         if is_reload {
+            super::boot::log_warnings(&plan);
             let changes = old_plan.map(|old| PluginChanges::between(&old, &plan)).unwrap_or_default();
             tracing::info!(event = "reload.ok", plugins_added = changes.added, plugins_removed = changes.removed,
                 plugins_changed = changes.changed, old_generation = number - 1, generation = number,
@@ -312,9 +319,7 @@ impl Root {
         if self.stopping {
             self.exit_code = self.exit_code.max(1);
             tracing::warn!("second stop request: running plugins are ended now");
-            for generation in self.generations() {
-                drop(generation.cast(GenerationMsg::KillAll));
-            }
+            kill_attempts();
             return;
         }
         self.stopping = true;
@@ -333,13 +338,20 @@ impl Root {
         let active = self.active.as_ref();
         let drain = active.map_or(Duration::ZERO, |active| active.incumbent.plan.config.service.drain_timeout);
         let doors = active.and_then(|active| active.incumbent.door.clone()).into_iter().map(|bound| bound.door);
-        let work = shutdown::in_order(self.resources.store.clone(), doors.collect(), self.generations(), drain);
+        let stopping = Stopping {
+            store: self.resources.store.clone(),
+            doors: doors.collect(),
+            generations: self.generations(),
+            unserved: self.unserved.take(),
+            drain,
+        };
         let root = myself.clone();
         tokio::spawn(async move {
-            if tokio::spawn(work).await.is_err() {
-                tracing::error!("the orderly stop failed; exiting");
-            }
-            drop(root.cast(RootMsg::Stopped));
+            let in_order = tokio::spawn(stopping.in_order()).await.unwrap_or_else(|error| {
+                tracing::error!(%error, "the orderly stop failed");
+                false
+            });
+            drop(root.cast(RootMsg::Stopped { in_order }));
         });
     }
 }
@@ -389,16 +401,16 @@ fn reload_error(refusal: &Refusal) -> String {
     }
 }
 
+fn internal(error: &tokio::task::JoinError) -> Refusal {
+    Refusal::failed("internal", Problem::new("runtime", format!("internal error: {error}")))
+}
+
 /// Runs a task that brings up a generation and reports its end whatever happens, a panic included.
-fn report(root: &ActorRef<RootMsg>, work: impl Future<Output = BroughtUp> + Send + 'static) {
+fn report(root: &ActorRef<RootMsg>, began: Instant, work: impl Future<Output = BroughtUp> + Send + 'static) {
     let root = root.clone();
-    let began = Instant::now();
     tokio::spawn(async move {
-        let done = tokio::spawn(work).await.unwrap_or_else(|error| BroughtUp {
-            result: Err(Refusal::failed("internal", Problem::new("runtime", format!("internal error: {error}")))),
-            began,
-            entry: None,
-        });
+        let ended = tokio::spawn(work).await;
+        let done = ended.unwrap_or_else(|error| BroughtUp { result: Err(internal(&error)), began, entry: None });
         drop(root.cast(RootMsg::BroughtUp(Box::new(done))));
     });
 }
@@ -418,7 +430,7 @@ impl Actor for RootSupervisor {
         });
         let began = Instant::now();
         let (context, root) = (resources.clone(), myself.clone());
-        report(&myself, async move {
+        report(&myself, began, async move {
             let result = bring_up::boot(&context, loaded, vault_lock, root).await;
             BroughtUp { result, began, entry: None }
         });
@@ -431,6 +443,7 @@ impl Actor for RootSupervisor {
             exit: Some(exit),
             exit_code: 0,
             stopping: false,
+            unserved: None,
         })
     }
 
@@ -446,11 +459,15 @@ impl Actor for RootSupervisor {
             RootMsg::Stop => state.on_stop(0, &myself),
             RootMsg::Escalate(reason) => {
                 tracing::error!(event = "component.failed", error = reason, "the gateway can not go on");
+                state.exit_code = 1;
                 if !state.stopping {
                     state.on_stop(1, &myself);
                 }
             }
-            RootMsg::Stopped => {
+            RootMsg::Stopped { in_order } => {
+                if !in_order {
+                    state.exit_code = 1;
+                }
                 if let Some(exit) = state.exit.take() {
                     // Nobody listens any more only when the process is ending anyway.
                     let _ = exit.send(state.exit_code);

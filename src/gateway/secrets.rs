@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ductile_config::{Purpose, SecretProjection, SecretProvider, VaultPlaces};
+use ductile_config::{Purpose, SecretProjection, SecretProvider, Standing, VaultPlaces};
 use ductile_model::{Problem, Secret};
 use ductile_vault::{Vault, find_key};
 
@@ -56,5 +56,15 @@ impl SecretProjection for Projection {
 
     fn fingerprint_key(&self) -> [u8; 32] {
         self.0.nonce()
+    }
+
+    fn standing(&self, principal: &str) -> Standing {
+        match self.0.principal_kind(principal) {
+            Some("plugin") => Standing::Plugin,
+            Some("consumer") => Standing::Consumer,
+            Some("gateway") => Standing::Gateway,
+            Some(_) => Standing::Untold,
+            None => Standing::Unregistered,
+        }
     }
 }

@@ -1,16 +1,18 @@
 //! Makes the deployment, step by step.
 
 use std::fs::{self, DirBuilder};
-use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use chrono::Utc;
-use ductile_model::Secret;
+use ductile_config::{Config, ListenAddr, Purpose, locate, plan};
+use ductile_model::{Refusal, Secret};
 use ductile_vault::{Identities, SetSecret, Vault, VaultError, VaultLock, generate_identity};
 
+use super::address::try_bind;
 use super::bundle::{self, BundledPlugin};
-use super::steps::{NOTES, Notes, Step, sync_parent, temporary, write_whole};
+use super::steps::{Notes, Step, is_beginning, lock, write_whole};
+use crate::gateway::secrets::VaultSource;
 
 /// Secret with the API token.
 const TOKEN: &str = "api-quickstart";
@@ -31,6 +33,12 @@ pub(crate) enum Error {
     /// Another address was asked for than the deployment has.
     #[error("this deployment listens on {present}; to change that, edit api.listen in {}", file.display())]
     OtherListen { present: String, file: PathBuf },
+    /// The address that was asked for can not be used.
+    #[error("--listen {listen}: {source}; name another one (nothing was made)")]
+    Unusable { listen: ListenAddr, source: std::io::Error },
+    /// What is there can not be compared with what was asked for.
+    #[error("{0}")]
+    Config(Refusal),
     /// No port is free.
     #[error("no free port between {} and {} on {DEFAULT_HOST}; name one with --listen", PORTS.start(), PORTS.end())]
     NoPort,
@@ -63,41 +71,50 @@ impl Deployment {
     ///
     /// # Errors
     /// See [`Error`]; a foreign directory is not touched.
-    pub(crate) fn make(dir: &Path, listen: Option<&str>) -> Result<Self, Error> {
+    pub(crate) fn make(dir: &Path, wanted: Option<&ListenAddr>) -> Result<Self, Error> {
         let dir = std::path::absolute(dir).map_err(|source| Error::Io { path: dir.to_owned(), source })?;
         let missing: Vec<&str> = NEEDED.into_iter().filter(|program| !on_path(program)).collect();
         if !missing.is_empty() {
             return Err(Error::Missing(missing));
         }
         let io = |source| Error::Io { path: dir.clone(), source };
+        let mut fresh = None;
+        if Notes::read(&dir).map_err(io)?.is_none() {
+            refuse_foreign(&dir)?;
+            fresh = Some(usable_address(wanted)?);
+            DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(io)?;
+        }
+        let _turn = lock(&dir).map_err(io)?;
+        // Looked at again: another run may have made it all while this one waited for its turn.
         let mut notes = match Notes::read(&dir).map_err(io)? {
-            Some(notes) => {
-                if listen.is_some_and(|wanted| wanted != notes.listen) {
-                    let file = dir.join("config/config.yaml");
-                    return Err(Error::OtherListen { present: notes.listen, file });
-                }
-                notes
-            }
+            Some(notes) => notes,
             None => {
                 refuse_foreign(&dir)?;
-                let listen = listen.map_or_else(free_address, |address| Ok(address.to_owned()))?;
-                let notes = Notes { listen, done: Vec::new() };
-                DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(io)?;
+                let listen = fresh.map_or_else(|| usable_address(wanted), Ok)?;
+                let notes = Notes { listen: listen.to_string(), done: Vec::new() };
                 notes.write(&dir).map_err(io)?;
                 notes
             }
         };
-        let mut deployment = Self { dir: dir.clone(), created: Vec::new(), listen: notes.listen.clone() };
+        let listen = present_address(&dir, &notes, wanted)?;
+        let mut deployment = Self { dir, created: Vec::new(), listen };
+        deployment.finish(&mut notes)?;
+        Ok(deployment)
+    }
+
+    /// Makes the steps that are missing, and notes each.
+    fn finish(&mut self, notes: &mut Notes) -> Result<(), Error> {
+        let dir = self.dir.clone();
         for step in Step::ALL {
             if notes.done.contains(&step) {
                 continue;
             }
             let failed = |cause: String| Error::Step { step, cause, dir: dir.clone() };
-            deployment.make_step(step).map_err(|error| failed(error.to_string()))?;
+            self.make_step(step).map_err(|error| failed(error.to_string()))?;
             notes.done.push(step);
             notes.write(&dir).map_err(|error| failed(error.to_string()))?;
         }
-        Ok(deployment)
+        Ok(())
     }
 
     /// Directory of the configuration.
@@ -176,20 +193,13 @@ impl Deployment {
         Ok(())
     }
 
-    /// The key appears under its name only when it is whole.
-    fn make_key(&mut self) -> Result<(), Box<dyn std::error::Error>> {
+    /// The key is there whole or not at all, and one that is there stays.
+    fn make_key(&mut self) -> Result<(), VaultError> {
         let path = self.key_file();
-        if path.exists() {
-            return Ok(());
+        if path.symlink_metadata().is_err() {
+            generate_identity(&path)?;
+            self.created.push("secret/age.key".to_owned());
         }
-        let temporary = temporary(&path);
-        if temporary.exists() {
-            fs::remove_file(&temporary)?;
-        }
-        generate_identity(&temporary)?;
-        fs::rename(&temporary, &path)?;
-        sync_parent(&path)?;
-        self.created.push("secret/age.key".to_owned());
         Ok(())
     }
 
@@ -213,7 +223,7 @@ impl Deployment {
     }
 }
 
-/// An absent or empty directory is ours to make; so is one where only the first write was cut off.
+/// An absent or empty directory is ours to make; so is one where a run was cut off at its beginning.
 fn refuse_foreign(dir: &Path) -> Result<(), Error> {
     let io = |source| Error::Io { path: dir.to_owned(), source };
     let entries = match fs::read_dir(dir) {
@@ -221,20 +231,53 @@ fn refuse_foreign(dir: &Path) -> Result<(), Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(io(error)),
     };
-    let cut_off = temporary(&dir.join(NOTES));
     for entry in entries {
-        if entry.map_err(io)?.path() != cut_off {
+        if !is_beginning(&entry.map_err(io)?.path(), dir) {
             return Err(Error::Foreign(dir.to_owned()));
         }
     }
     Ok(())
 }
 
-fn free_address() -> Result<String, Error> {
-    PORTS
-        .map(|port| format!("{DEFAULT_HOST}:{port}"))
-        .find(|address| TcpListener::bind(address).is_ok())
-        .ok_or(Error::NoPort)
+/// The address of a new deployment: what was asked for must be usable, or it would stand in the configuration for good.
+fn usable_address(wanted: Option<&ListenAddr>) -> Result<ListenAddr, Error> {
+    match wanted {
+        Some(listen) => {
+            try_bind(listen).map_err(|source| Error::Unusable { listen: listen.clone(), source })?;
+            Ok(listen.clone())
+        }
+        None => PORTS
+            .map(|port| ListenAddr { host: DEFAULT_HOST.to_owned(), port })
+            .find(|address| try_bind(address).is_ok())
+            .ok_or(Error::NoPort),
+    }
+}
+
+/// The address of the deployment, which must be the one that was asked for. Once there is a configuration it decides:
+/// it may have been edited.
+fn present_address(dir: &Path, notes: &Notes, wanted: Option<&ListenAddr>) -> Result<String, Error> {
+    let present = if notes.done.contains(&Step::Config) {
+        match (configuration(&dir.join("config")), wanted) {
+            (Ok(config), _) => config.api.listen.to_string(),
+            (Err(refusal), Some(_)) => return Err(Error::Config(refusal)),
+            // The start refuses it too, and says more.
+            (Err(_), None) => notes.listen.clone(),
+        }
+    } else {
+        notes.listen.clone()
+    };
+    match wanted {
+        Some(wanted) if wanted.to_string() != present => {
+            Err(Error::OtherListen { present, file: dir.join("config/config.yaml") })
+        }
+        _ => Ok(present),
+    }
+}
+
+fn configuration(dir: &Path) -> Result<Config, Refusal> {
+    let environment = crate::environment();
+    let source = locate(Some(dir), &environment).map_err(|problem| Refusal::rejected("load", vec![problem]))?;
+    Ok(plan(&source, &environment, &VaultSource::default(), Purpose::Inspecting)?.config.clone())
 }
 
 fn on_path(program: &str) -> bool {
@@ -279,7 +322,7 @@ plugin_roots:
 
 api:
   enabled: true
-  listen: {listen}
+  listen: "{listen}"
   auth:
     tokens:
       # The token itself is a secret in the vault; here stands only its name.
@@ -314,6 +357,7 @@ plugins:
 
 #[cfg(test)]
 mod tests {
+    use super::super::address::parse;
     use super::*;
 
     #[test]
@@ -328,10 +372,10 @@ mod tests {
     fn every_step_is_finished_by_the_next_run() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("q");
-        let first = Deployment::make(&target, Some("127.0.0.1:1")).unwrap();
+        let first = Deployment::make(&target, None).unwrap();
         let token = first.token().unwrap();
         for cut in 0..Step::ALL.len() {
-            let notes = Notes { listen: "127.0.0.1:1".into(), done: Step::ALL[..cut].to_vec() };
+            let notes = Notes { listen: first.listen.clone(), done: Step::ALL[..cut].to_vec() };
             notes.write(&target).unwrap();
             let again = Deployment::make(&target, None).unwrap();
             assert!(again.token().unwrap() == token, "the token survives step {cut}");
@@ -341,10 +385,58 @@ mod tests {
     }
 
     #[test]
-    fn another_address_is_refused_later() {
+    fn another_address_than_the_configuration_has_is_refused_later() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("q");
-        Deployment::make(&target, Some("127.0.0.1:1")).unwrap();
-        assert!(matches!(Deployment::make(&target, Some("127.0.0.1:2")), Err(Error::OtherListen { .. })));
+        let made = Deployment::make(&target, None).unwrap();
+        let first = parse(&made.listen).unwrap();
+        Deployment::make(&target, Some(&first)).unwrap();
+        let second = ListenAddr { port: 1, ..first.clone() };
+        assert!(matches!(Deployment::make(&target, Some(&second)), Err(Error::OtherListen { .. })));
+        // Somebody edits the file: it decides, not what was asked for once.
+        let file = target.join("config/config.yaml");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace(&made.listen, &second.to_string())).unwrap();
+        assert_eq!(Deployment::make(&target, None).unwrap().listen, second.to_string());
+        assert_eq!(Deployment::make(&target, Some(&second)).unwrap().listen, second.to_string());
+        assert!(matches!(Deployment::make(&target, Some(&first)), Err(Error::OtherListen { .. })));
+        fs::write(&file, "api: [").unwrap();
+        assert!(matches!(Deployment::make(&target, Some(&first)), Err(Error::Config(_))));
+    }
+
+    #[test]
+    fn an_address_that_is_taken_is_refused_before_anything_is_made() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = parse(&taken.local_addr().unwrap().to_string()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("q");
+        assert!(matches!(Deployment::make(&target, Some(&listen)), Err(Error::Unusable { .. })));
+        assert!(!target.exists());
+    }
+
+    #[test]
+    fn runs_at_once_make_one_deployment() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("q");
+        let start = std::sync::Barrier::new(8);
+        let made: Vec<Deployment> = std::thread::scope(|scope| {
+            let run = || {
+                start.wait();
+                Deployment::make(&target, None).unwrap()
+            };
+            let runs: Vec<_> = (0..8).map(|_| scope.spawn(run)).collect();
+            runs.into_iter().map(|run| run.join().unwrap()).collect()
+        });
+        let token = made[0].token().unwrap();
+        assert!(made.iter().all(|one| one.token().unwrap() == token && one.listen == made[0].listen));
+        assert_eq!(made.iter().filter(|one| !one.created.is_empty()).count(), 1, "one run made it all");
+    }
+
+    #[test]
+    fn a_run_that_was_cut_off_before_its_notes_is_no_foreign_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(lock(dir.path()).unwrap());
+        fs::write(dir.path().join(".quickstart.json.tmp"), "{").unwrap();
+        Deployment::make(dir.path(), None).unwrap();
     }
 }

@@ -6,10 +6,12 @@ use ductile_model::Secret;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::cli::Gateway;
+use crate::cli::{Gateway, Limit};
 
-/// How long the first job may take.
-const LIMIT: Duration = Duration::from_secs(60);
+/// How long the gateway waits for the first job.
+const WAIT: Duration = Duration::from_secs(60);
+/// Longer, so that it is the gateway that says what became of a job that takes too long.
+const LIMIT: Limit = Limit::Whole(WAIT.saturating_add(Duration::from_secs(5)));
 
 /// How the first job ended.
 pub(crate) struct FirstJob {
@@ -23,7 +25,7 @@ pub(crate) struct FirstJob {
 /// Triggers the watching plugin and waits for its tree.
 pub(crate) async fn trigger(api_url: &str, token: &Secret) -> Result<FirstJob, String> {
     let gateway = Gateway::at(api_url, Some(token.clone()), LIMIT).map_err(|failure| failure.to_string())?;
-    let body = json!({"payload": {}, "sync": true, "timeout": "60s"});
+    let body = json!({"payload": {}, "sync": true, "timeout": format!("{}s", WAIT.as_secs())});
     let request = gateway.request(Method::POST, "/plugin/file_watch/poll").body(body.to_string());
     let answer = json_of(request).await?;
     let Some(job_id) = answer["job_id"].as_str() else {

@@ -1,6 +1,6 @@
 //! The notes of a quickstart: which steps are done. Written first, and after every step, by rename.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// Name of the notes; they tell our directory from a foreign one.
 pub(super) const NOTES: &str = ".quickstart.json";
+/// Name of the file whose lock lets one run at a time make something.
+const LOCK: &str = ".quickstart.lock";
 
 /// What a deployment is made of, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +28,20 @@ pub(crate) enum Step {
 impl Step {
     pub(super) const ALL: [Self; 7] =
         [Self::Directories, Self::Key, Self::Vault, Self::Token, Self::Plugins, Self::Watched, Self::Config];
+}
+
+/// What may lie in a directory of ours before the notes do: a run was cut off at its very beginning.
+pub(super) fn is_beginning(path: &Path, dir: &Path) -> bool {
+    path == dir.join(LOCK) || path == temporary(&dir.join(NOTES))
+}
+
+/// Waits until no other run makes something in this directory, and keeps others waiting until it is dropped. Never
+/// unlinked: two runs could each hold a file of their own.
+pub(super) fn lock(dir: &Path) -> std::io::Result<File> {
+    let mut options = fs::OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(dir.join(LOCK))?;
+    file.lock()?;
+    Ok(file)
 }
 
 /// Content of the notes.
@@ -53,7 +69,8 @@ impl Notes {
     }
 }
 
-/// Writes a file so that a kill at any instant leaves the old content or the new one, never a part.
+/// Writes a file so that a kill at any instant leaves the old content or the new one, never a part. The caller holds
+/// the lock: what lies under the temporary name was left by a run that was cut off.
 pub(super) fn write_whole(path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
     let temporary = temporary(path);
     match fs::remove_file(&temporary) {
@@ -64,19 +81,11 @@ pub(super) fn write_whole(path: &Path, content: &[u8], mode: u32) -> std::io::Re
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
-    sync_parent(path)
-}
-
-/// Makes a rename or a new entry of the directory durable.
-pub(super) fn sync_parent(path: &Path) -> std::io::Result<()> {
-    match path.parent() {
-        Some(parent) => fs::File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
 /// Where a file is made before it gets its name.
-pub(super) fn temporary(path: &Path) -> PathBuf {
+fn temporary(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!("{name}.tmp"))
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
-use crate::site::{Client, OK, Site, ductile, eventually, show};
+use crate::site::{Client, GATED, OK, Site, ductile, eventually, show};
 
 #[test]
 fn without_a_configuration_the_start_is_refused_with_a_hint() {
@@ -169,8 +169,7 @@ fn a_missing_plugin_root_is_refused_and_a_bad_plugin_is_only_left_out() {
 
 #[test]
 fn a_stop_lets_a_running_job_finish_and_starts_no_other() {
-    let script = r#"cat >/dev/null; while [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; do sleep 0.02; done; echo '{"status":"ok","result":"done"}'"#;
-    let site = Site::new().service("max_workers: 1").plugin("gated", script);
+    let site = Site::new().service("max_workers: 1").plugin("gated", GATED);
     let mut gateway = site.start();
     let payload = json!({"gate": site.path("gate")});
     let running = gateway.trigger_with("gated", "poll", &payload);
@@ -214,4 +213,36 @@ fn a_synchronous_waiter_is_answered_when_the_gateway_stops() {
     assert_eq!(answer.status, 202, "{answer:?}");
     assert_eq!(answer.body["message"], "Gateway is stopping; poll the job for its result.");
     assert_eq!(gateway.wait_for_exit().code(), Some(0));
+}
+
+#[test]
+fn a_stop_in_the_middle_of_a_reload_loses_no_queued_job() {
+    for delay_us in [0, 300, 1_000, 2_000, 4_000, 8_000] {
+        let site = Site::new().service("max_workers: 4\ndrain_timeout: 100ms").plugin_with(
+            "gated",
+            GATED,
+            "",
+            "parallelism: 1\nretry: {max_attempts: 1}",
+        );
+        let mut gateway = site.start();
+        let payload = json!({"gate": site.path("gate")});
+        let jobs: Vec<String> = (0..4).map(|_| gateway.trigger_with("gated", "poll", &payload)).collect();
+        gateway.wait_for_status(&jobs[0], |status| status == "running");
+        let config = fs::read_to_string(site.path("config/config.yaml")).expect("the configuration");
+        fs::write(site.path("config/config.yaml"), config.replace("parallelism: 1", "parallelism: 4"))
+            .expect("the configuration");
+        gateway.signal("HUP");
+        std::thread::sleep(std::time::Duration::from_micros(delay_us));
+        assert_eq!(gateway.stop().code(), Some(0), "{}", gateway.said());
+        // Whoever was started ran under an order to end; nobody ends without having been started.
+        let unstarted: i64 = site.query(
+            "SELECT COUNT(*) FROM job_queue WHERE status = 'running' OR (status = 'dead' AND started_at IS NULL)",
+        );
+        assert_eq!(unstarted, 0, "{}", gateway.said());
+        let open: i64 = site.query("SELECT COUNT(*) FROM reload_history WHERE finished_at IS NULL");
+        assert_eq!(open, 0, "after {delay_us} µs: {}", gateway.said());
+        let spawned = gateway.log().lines().filter(|line| line.contains("plugin spawned")).count();
+        let dead: i64 = site.query("SELECT COUNT(*) FROM job_queue WHERE status = 'dead'");
+        assert!(dead <= i64::try_from(spawned).expect("a count"), "{dead} dead, {spawned} spawned: {}", gateway.said());
+    }
 }

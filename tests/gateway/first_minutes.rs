@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::io::Read;
-use std::process::Stdio;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::site::{OK, Site, ductile, eventually, free_address, show};
+use crate::site::{Client, OK, Site, ductile, eventually, free_address, show};
 
-fn quickstart(dir: &std::path::Path, args: &[&str]) -> std::process::Output {
+fn quickstart(dir: &Path, args: &[&str]) -> Output {
     let mut command = ductile(&["quickstart", "--dir"]);
     command.arg(dir).args(args).output().expect("the binary")
 }
@@ -35,7 +37,7 @@ fn quickstart_makes_a_deployment_runs_a_job_and_a_second_run_changes_nothing() {
 }
 
 /// Every file of the parts that only the first run makes.
-fn contents(dir: &std::path::Path) -> Vec<(String, Vec<u8>)> {
+fn contents(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files = Vec::new();
     for part in ["config", "secret", "plugins", "watched"] {
         let mut open = vec![dir.join(part)];
@@ -51,27 +53,49 @@ fn contents(dir: &std::path::Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
+/// A quickstart in the foreground; killed when dropped.
+struct Foreground {
+    child: Child,
+    /// What it printed when its first job was over.
+    told: Value,
+}
+
+impl Foreground {
+    fn start(dir: &Path, listen: &str) -> Self {
+        let mut command = ductile(&["quickstart", "--json", "--listen", listen, "--dir"]);
+        let child = command.arg(dir).stdout(Stdio::piped()).spawn().expect("the binary");
+        let mut started = Self { child, told: Value::Null };
+        let mut stdout = started.child.stdout.take().expect("stdout");
+        let mut text = String::new();
+        while started.told.is_null() {
+            let mut chunk = [0; 65536];
+            let read = stdout.read(&mut chunk).expect("output");
+            assert!(read > 0, "quickstart ended early: {text}");
+            text.push_str(&String::from_utf8_lossy(&chunk[..read]));
+            started.told = serde_json::from_str(&text).unwrap_or_default();
+        }
+        started
+    }
+
+    fn wait(&mut self) -> Option<i32> {
+        let ended = eventually(|| self.child.try_wait().expect("its status").ok_or(()));
+        ended.expect("quickstart to end").code()
+    }
+}
+
+impl Drop for Foreground {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
 #[test]
 fn every_command_that_quickstart_prints_works_as_printed() {
     let place = tempfile::tempdir().expect("a directory");
     let dir = place.path().join("with a blank");
-    let mut child = ductile(&["quickstart", "--json", "--listen", &free_address(), "--dir"])
-        .arg(&dir)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the binary");
-    let mut stdout = child.stdout.take().expect("stdout");
-    let mut text = String::new();
-    let document: Value = loop {
-        let mut chunk = [0; 65536];
-        let read = stdout.read(&mut chunk).expect("output");
-        assert!(read > 0, "quickstart ended early: {text}");
-        text.push_str(&String::from_utf8_lossy(&chunk[..read]));
-        if let Ok(document) = serde_json::from_str(&text) {
-            break document;
-        }
-    };
-    let commands = document["commands"].as_array().expect("commands");
+    let mut running = Foreground::start(&dir, &free_address());
+    let commands = running.told["commands"].as_array().expect("commands");
     for command in commands {
         let command = command.as_str().expect("a command");
         let output =
@@ -84,8 +108,7 @@ fn every_command_that_quickstart_prints_works_as_printed() {
         }
     }
     // The last command is the one that stops it.
-    let status = eventually(|| child.try_wait().expect("its status").ok_or(())).expect("quickstart to end");
-    assert_eq!(status.code(), Some(0));
+    assert_eq!(running.wait(), Some(0));
 }
 
 #[test]
@@ -127,52 +150,6 @@ fn quickstart_takes_another_port_when_the_usual_one_is_taken() {
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_ne!(document["listen"], "127.0.0.1:8080");
     drop(taken);
-}
-
-#[test]
-fn help_needs_nothing_and_usage_errors_exit_1() {
-    for args in [
-        vec!["--help"],
-        vec!["help"],
-        vec!["system", "--help"],
-        vec!["system", "start", "--help"],
-        vec!["config", "check", "-h"],
-        vec!["job", "--help"],
-        vec!["plugin", "run", "--help"],
-        vec!["vault", "init", "--help"],
-        vec!["secrets", "--help"],
-        vec!["api", "--help"],
-        vec!["quickstart", "--help"],
-        vec!["version", "--help"],
-        vec!["job", "help"],
-    ] {
-        let output = ductile(&args).output().expect("the binary");
-        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", show(&output));
-        assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{args:?}: {}", show(&output));
-    }
-    for args in [
-        vec![],
-        vec!["system"],
-        vec!["job"],
-        vec!["nope"],
-        vec!["job", "nope"],
-        vec!["version", "--nope"],
-        vec!["system", "stop"],
-    ] {
-        let output = ductile(&args).output().expect("the binary");
-        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", show(&output));
-        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{args:?}: {}", show(&output));
-    }
-}
-
-#[test]
-fn version_has_exactly_its_keys() {
-    for args in [["version", "--json"], ["version", "-json"], ["--version", "--json"]] {
-        let output = ductile(&args).output().expect("the binary");
-        let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-        let keys: Vec<_> = document.as_object().expect("an object").keys().cloned().collect();
-        assert_eq!(keys, ["version", "commit", "build_time"]);
-    }
 }
 
 #[test]
@@ -269,24 +246,160 @@ fn config_check_finds_what_a_start_would_warn_about() {
 }
 
 #[test]
-fn a_vault_is_made_once_and_a_key_is_never_overwritten() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let (key, vault) = (dir.path().join("k"), dir.path().join("v"));
-    let keygen = || ductile(&["secrets", "keygen", "--out"]).arg(&key).output().expect("the binary");
-    let first = keygen();
-    assert!(String::from_utf8_lossy(&first.stderr).contains("age1"), "{}", show(&first));
-    let bytes = fs::read(&key).expect("the key");
-    assert_eq!(keygen().status.code(), Some(1));
-    assert_eq!(fs::read(&key).expect("the key"), bytes);
-    let init =
-        || ductile(&["vault", "init", "--vault"]).arg(&vault).arg("--key").arg(&key).output().expect("the binary");
-    let made = init();
-    let token = String::from_utf8(made.stdout.clone()).expect("UTF-8");
-    assert_eq!((made.status.code(), token.trim_end().len()), (Some(0), 43), "{}", show(&made));
-    let blob = fs::read(&vault).expect("the vault");
-    assert!(blob.starts_with(b"-----BEGIN AGE ENCRYPTED FILE-----"));
-    assert_eq!(init().status.code(), Some(1));
-    assert_eq!(fs::read(&vault).expect("the vault"), blob);
-    let one = ductile(&["vault", "set", "--name", "x", "--vault", "v"]).output().expect("the binary");
-    assert!(String::from_utf8_lossy(&one.stderr).contains("BOTH --vault and --key"), "{}", show(&one));
+fn an_address_that_makes_no_sense_is_refused_before_anything_is_made() {
+    let place = tempfile::tempdir().expect("a directory");
+    let dir = place.path().join("q");
+    for listen in ["foo", "127.0.0.1", "127.0.0.1:0", ":8080", "127.0.0.1:99999"] {
+        let output = quickstart(&dir, &["--once", "--json", "--listen", listen]);
+        assert_eq!(output.status.code(), Some(1), "{listen}: {}", show(&output));
+        assert_eq!(refusal(&output)["code"], 64, "{listen}: {}", show(&output));
+        assert!(!dir.exists(), "{listen}");
+    }
+}
+
+/// The one document of a failure.
+fn refusal(output: &Output) -> Value {
+    let document: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", show(output)));
+    assert!(document["error"].is_string() && document["context"].is_object(), "{document}");
+    document
+}
+
+#[test]
+fn runs_at_once_on_one_directory_leave_one_that_works() {
+    let place = tempfile::tempdir().expect("a directory");
+    let dir = place.path().join("q");
+    let listen = free_address();
+    let runs: Vec<Output> = std::thread::scope(|scope| {
+        let run = || quickstart(&dir, &["--once", "--json", "--listen", &listen]);
+        let runs: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
+        runs.into_iter().map(|run| run.join().expect("a run")).collect()
+    });
+    let mut tokens = Vec::new();
+    for output in &runs {
+        match output.status.code() {
+            Some(0) => {
+                let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+                tokens.push(document["token"].as_str().expect("a token").to_owned());
+            }
+            // Only because another one runs there.
+            code => {
+                assert_eq!(code, Some(1), "{}", show(output));
+                refusal(output);
+            }
+        }
+    }
+    let last = quickstart(&dir, &["--once", "--json", "--listen", &listen]);
+    assert_eq!(last.status.code(), Some(0), "{}", show(&last));
+    let document: Value = serde_json::from_slice(&last.stdout).expect("JSON");
+    assert!(!tokens.is_empty() && tokens.iter().all(|token| document["token"] == **token), "{runs:?}");
+}
+
+#[test]
+fn a_failing_quickstart_prints_one_error_for_programs() {
+    let place = tempfile::tempdir().expect("a directory");
+    let dir = place.path().join("q");
+    let listen = free_address();
+    // Another one runs there.
+    let mut running = Foreground::start(&dir, &listen);
+    let pid = running.child.id().to_string();
+    let output = quickstart(&dir, &["--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", show(&output));
+    let document = refusal(&output);
+    assert_eq!((&document["code"], &document["context"]["exit_status"]), (&json!(75), &json!(1)), "{document}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains(&pid), "{}", show(&output));
+    assert!(std::process::Command::new("kill").arg(pid).status().expect("kill").success());
+    assert_eq!(running.wait(), Some(0));
+    // The first job can not be triggered; the gateway does not stay.
+    let plugins = dir.join("config/plugins.yaml");
+    let text = fs::read_to_string(&plugins).expect("a file");
+    fs::write(&plugins, text.replacen("enabled: true", "enabled: false", 1)).expect("a file");
+    let output = quickstart(&dir, &["--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", show(&output));
+    let document = refusal(&output);
+    assert!(document["error"].as_str().expect("text").contains("could not be triggered"), "{document}");
+    assert!(output.stderr.is_empty(), "{}", show(&output));
+    // The start is refused.
+    fs::write(&plugins, "plugins: [").expect("a file");
+    let output = quickstart(&dir, &["--json"]);
+    assert_eq!(output.status.code(), Some(78), "{}", show(&output));
+    let document = refusal(&output);
+    assert_eq!((&document["code"], &document["context"]["exit_status"]), (&json!(78), &json!(78)), "{document}");
+    assert!(document["context"]["log"].as_str().expect("a path").ends_with("data/gateway.log"), "{document}");
+    // The address can not be compared.
+    let output = quickstart(&dir, &["--json", "--listen", &listen]);
+    assert_eq!(output.status.code(), Some(78), "{}", show(&output));
+    assert!(refusal(&output)["error"].as_str().expect("text").contains("plugins.yaml"), "{}", show(&output));
+}
+
+#[test]
+fn a_first_job_that_fails_is_shown_with_its_cause() {
+    let place = tempfile::tempdir().expect("a directory");
+    let dir = place.path().join("q");
+    let listen = free_address();
+    assert_eq!(quickstart(&dir, &["--once", "--listen", &listen]).status.code(), Some(0));
+    let script =
+        "#!/bin/sh\ncat >/dev/null; echo '{\"status\":\"error\",\"error\":\"out of paper\",\"retry\":false}'\n";
+    let program = dir.join("plugins/file_watch/run.py");
+    fs::write(&program, script).expect("a plugin");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("an execute bit");
+    let output = quickstart(&dir, &["--once", "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", show(&output));
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(document["error"].as_str().expect("a cause").contains("out of paper"), "{document}");
+    assert!(output.stderr.is_empty(), "{}", show(&output));
+    let output = quickstart(&dir, &["--once"]);
+    assert_eq!(output.status.code(), Some(1), "{}", show(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("out of paper"), "{}", show(&output));
+}
+
+#[test]
+fn the_commands_of_the_readme_lead_to_a_serving_gateway() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(repository.join("README.md")).expect("the README");
+    let block =
+        readme.split("```sh\n").find(|block| block.starts_with("mkdir -m 700 /etc/ductile")).expect("the block");
+    let block = block.split("```").next().expect("its end");
+    let place = tempfile::tempdir().expect("a directory");
+    let here = place.path().display().to_string();
+    let block = block.replace("/etc/ductile", &format!("{here}/ductile"));
+    let (before, start) = block.trim_end().rsplit_once('\n').expect("several commands");
+    assert!(start.starts_with("ductile system start "), "{start}");
+    // What one is told to begin with, with the key named as one is told.
+    let listen = free_address();
+    let example = fs::read_to_string(repository.join("config-examples/minimal/config.yaml")).expect("the example");
+    let plugins = repository.join("plugins").display().to_string();
+    let wanted = example.replace("127.0.0.1:8080", &listen).replace("../../plugins", &plugins);
+    fs::write(
+        place.path().join("wanted.yaml"),
+        format!("{wanted}\nsecrets:\n  age_key_file: {here}/ductile-secret/age.key\n"),
+    )
+    .expect("a configuration");
+    let bin = place.path().join("bin");
+    fs::create_dir(&bin).expect("a directory");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_ductile"), bin.join("ductile")).expect("the binary");
+    // Not every machine that runs the tests has it.
+    fs::write(bin.join("openssl"), "#!/bin/sh\nprintf '%064d\\n' 7\n").expect("a program");
+    fs::set_permissions(bin.join("openssl"), fs::Permissions::from_mode(0o755)).expect("an execute bit");
+    let shell = |commands: &str| {
+        let mut command = std::process::Command::new("sh");
+        let path = std::env::var("PATH").expect("a search path");
+        command.args(["-euc", commands]).current_dir(place.path()).env("HOME", "/nonexistent").stdin(Stdio::null());
+        command.env("PATH", format!("{}:{path}", bin.display())).env("EDITOR", format!("cp {here}/wanted.yaml"));
+        for variable in ["DUCTILE_CONFIG_DIR", "DUCTILE_API_URL", "DUCTILE_API_KEY"] {
+            command.env_remove(variable);
+        }
+        command
+    };
+    let output = shell(before).output().expect("sh");
+    assert!(output.status.success(), "{before}: {}", show(&output));
+    let mut gateway = shell(&format!("exec {start}")).stdout(Stdio::null()).spawn().expect("sh");
+    let client = Client::new(&listen, &format!("{:064}", 7));
+    let answer = eventually(|| match client.try_get("/plugins") {
+        Ok(answer) if answer.status == 200 => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    gateway.kill().expect("a running gateway");
+    gateway.wait().expect("its end");
+    answer.expect("a gateway that serves");
 }

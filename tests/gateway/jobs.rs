@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::site::{Client, OK, Site, eventually};
+use crate::site::{Client, GATED, OK, Site, eventually};
 
 #[test]
 fn a_job_leaves_its_whole_history_in_the_database() {
@@ -89,9 +89,6 @@ fn with_one_worker_jobs_start_in_posting_order() {
     jobs.iter().for_each(|job| drop(gateway.wait_for(job)));
     assert_eq!(site.column("SELECT id FROM job_queue ORDER BY started_at"), jobs);
 }
-
-/// Runs until a file named after the job's payload appears.
-const GATED: &str = r#"cat >/dev/null; while [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; do sleep 0.02; done; echo '{"status":"ok","result":"done"}'"#;
 
 #[test]
 fn a_full_lane_does_not_hold_up_another_plugin() {
@@ -228,7 +225,7 @@ fn secrets_reach_only_the_plugin_they_are_granted_to_and_stay_out_of_everything_
     let script = r#"cat > "$DUCTILE_PAYLOAD_OUT"; env > "$DUCTILE_PAYLOAD_OUT.env"; echo "said $(cat "$DUCTILE_PAYLOAD_OUT" | sed -n 's/.*"pw":"\([^"]*\)".*/\1/p')" >&2; echo '{"status":"ok","result":"sent"}'"#;
     let site = Site::new().plugin("mailer", script).plugin("other", script);
     let value = "s3cr3t-value-of-the-mailer";
-    register_principal(&site, "mailer");
+    site.principal("mailer");
     site.secret("pw", value, "mailer");
     let gateway = site.start();
     for plugin in ["mailer", "other"] {
@@ -250,13 +247,6 @@ fn secrets_reach_only_the_plugin_they_are_granted_to_and_stay_out_of_everything_
         let bytes = std::fs::read(site.path("data").join(name)).unwrap_or_default();
         assert!(!bytes.windows(value.len()).any(|window| window == value.as_bytes()), "{name} holds the secret");
     }
-}
-
-/// Registers a principal in the site's vault, as a coming online command will.
-fn register_principal(site: &Site, name: &str) {
-    let identities = ductile_vault::Identities::read(&site.path("config/age.key")).expect("the key");
-    let vault = ductile_vault::Vault::open(&site.path("config/vault.age"), &identities).expect("the vault");
-    vault.register_principal(name, "plugin", chrono::Utc::now()).expect("a new principal");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test or bench that can not go on may panic")]
 
 mod boot;
+mod command_line;
 mod crash;
 mod first_minutes;
 mod jobs;
@@ -11,3 +12,4 @@ mod reload;
 #[allow(dead_code, reason = "shared with the benches, which use other parts of it")]
 mod site;
 mod supervision;
+mod vault_commands;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::site::{Client, OK, Site, eventually, free_address};
+use crate::site::{Client, GATED, OK, Site, eventually, free_address};
 
 #[test]
 fn a_reload_takes_over_and_records_its_configuration() {
@@ -29,8 +29,7 @@ fn a_reload_takes_over_and_records_its_configuration() {
 
 #[test]
 fn a_running_job_goes_on_under_the_configuration_it_started_with() {
-    let script = r#"cat >/dev/null; while [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; do sleep 0.02; done; echo '{"status":"ok","result":"done"}'"#;
-    let site = Site::new().plugin_with("gated", script, "", "timeouts: {poll: 60s}");
+    let site = Site::new().plugin_with("gated", GATED, "", "timeouts: {poll: 60s}");
     let gateway = site.start();
     let payload = json!({"gate": site.path("gate")});
     let job = gateway.trigger_with("gated", "poll", &payload);
@@ -149,8 +148,7 @@ fn many_reloads_at_once_share_one_follow_up() {
 
 #[test]
 fn queued_jobs_of_a_plugin_that_is_disabled_are_cancelled() {
-    let script = r#"cat >/dev/null; while [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; do sleep 0.02; done; echo '{"status":"ok","result":"done"}'"#;
-    let site = Site::new().service("max_workers: 1").plugin("gone", script);
+    let site = Site::new().service("max_workers: 1").plugin("gone", GATED);
     let gateway = site.start();
     let payload = json!({"gate": site.path("gate")});
     let running = gateway.trigger_with("gone", "poll", &payload);

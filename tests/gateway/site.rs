@@ -158,6 +158,13 @@ impl Site {
         set_secret(&self.config(), name, value, principals);
     }
 
+    /// Registers a principal in the vault, as a coming online command will.
+    pub(crate) fn principal(&self, name: &str) {
+        let identities = ductile_vault::Identities::read(&self.path("config/age.key")).expect("the key");
+        let vault = ductile_vault::Vault::open(&self.path("config/vault.age"), &identities).expect("the vault");
+        vault.register_principal(name, "plugin", chrono::Utc::now()).expect("a new principal");
+    }
+
     /// Writes the configuration and starts a gateway that must become ready.
     pub(crate) fn start(&self) -> Gateway {
         self.start_with(&[])
@@ -527,3 +534,6 @@ fn answer(mut response: ureq::http::Response<ureq::Body>) -> Answer {
 
 /// The shell script of a plugin that answers ok.
 pub(crate) const OK: &str = r#"cat >/dev/null; echo '{"status":"ok","result":"done"}'"#;
+
+/// The shell script of a plugin that runs until the file named by `gate` in its payload is there.
+pub(crate) const GATED: &str = r#"cat >/dev/null; while [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; do sleep 0.02; done; echo '{"status":"ok","result":"done"}'"#;

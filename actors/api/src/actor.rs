@@ -9,7 +9,6 @@ use ductile_config::Plan;
 use ductile_listeners::{Door, HttpService, Peer, Request, Response};
 use ductile_model::{Clock, EventHub, Lifecycle, Outcome, SnapshotId};
 use ductile_queue::QueueHandle;
-use ductile_vault::VaultHandle;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::watch;
 
@@ -77,7 +76,7 @@ pub trait Control: Send + Sync + 'static {
 
 /// Messages of the [`ApiActor`].
 pub enum ApiMsg {
-    /// Activate, drain, crash.
+    /// Activate, drain; a crash is a real panic of the message handler, for tests of the supervision.
     Lifecycle(Lifecycle),
 }
 
@@ -94,8 +93,6 @@ pub struct ApiArgs {
     pub plan: Arc<Plan>,
     /// The queue.
     pub queue: QueueHandle,
-    /// The vault.
-    pub vault: VaultHandle,
     /// Where events are published.
     pub hub: EventHub,
     /// The wall clock.
@@ -205,7 +202,7 @@ impl Actor for ApiActor {
         match message {
             ApiMsg::Lifecycle(Lifecycle::Activate) => state.activate(),
             ApiMsg::Lifecycle(Lifecycle::Drain(reply)) => state.drain(reply),
-            ApiMsg::Lifecycle(Lifecycle::Crash) => return Err("crash asked for by a test".into()),
+            ApiMsg::Lifecycle(Lifecycle::Crash) => panic!("crash asked for by a test"),
         }
         Ok(())
     }

@@ -180,7 +180,9 @@ impl ApiError {
         match error {
             QueueError::Invalid { field, message } => Self::parameter(field, format!("{field}: {message}")),
             QueueError::Busy => Self::unavailable("database_busy", "the database is busy", 1),
-            QueueError::Unavailable => Self::unavailable("unavailable", "the queue is being restarted", 1),
+            QueueError::Unavailable | QueueError::Stopping => {
+                Self::unavailable("unavailable", "the queue is being restarted", 1)
+            }
             QueueError::OutcomeUnknown => Self::internal(doing)
                 .with_context(json!({ "outcome": "unknown" }))
                 .with_cause(QueueError::OutcomeUnknown),

@@ -50,7 +50,7 @@ impl Actor for ConfigActor {
             ConfigMsg::Plan(reply) => drop(reply.send(state.plan.clone())),
             ConfigMsg::Lifecycle(Lifecycle::Activate) => {}
             ConfigMsg::Lifecycle(Lifecycle::Drain(reply)) => drop(reply.send(())),
-            ConfigMsg::Lifecycle(Lifecycle::Crash) => return Err("crash asked for by a test".into()),
+            ConfigMsg::Lifecycle(Lifecycle::Crash) => panic!("crash asked for by a test"),
         }
         Ok(())
     }

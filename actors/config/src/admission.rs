@@ -29,7 +29,7 @@ pub(crate) fn refusals(prepared: &Prepared) -> Vec<Problem> {
 fn unprotected(prepared: &Prepared) -> Vec<Problem> {
     let merged = &prepared.loaded.merged;
     let refuse = |path: &[&str], what: &str| {
-        let field = path.join(".");
+        let field = merged.shown_path(path);
         let message = format!(
             "{field} is set, but this version can not {what} yet: every plugin would run with the gateway's own rights; \
              remove it to go on without that protection"

@@ -16,7 +16,7 @@ pub struct CheckReport {
 }
 
 /// In this order findings are told.
-const CATEGORIES: [&str; 18] = [
+const CATEGORIES: [&str; 19] = [
     "service",
     "plugin_refs",
     "api",
@@ -32,6 +32,7 @@ const CATEGORIES: [&str; 18] = [
     "unused",
     "strict_decode",
     "integrity",
+    "privsep",
     "symlinks",
     "readability",
     "load",

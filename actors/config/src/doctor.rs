@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use ductile_model::Problem;
+use ductile_model::{CORE_PRINCIPAL, Problem, is_principal};
 use serde_json::value::RawValue;
 
-use crate::load::{Loaded, dotted};
-use crate::plan::Posture;
+use crate::load::{Loaded, Vault};
+use crate::plan::{Posture, Standing};
 use crate::{ListenAddr, Manifest, PluginConfig, Registry, check_scope};
 
 /// What the doctor found.
@@ -24,6 +24,7 @@ pub(crate) const CLEARTEXT: &str = "bearer tokens travel in cleartext; put a TLS
 pub(crate) fn examine(loaded: &Loaded, registry: &Registry) -> Report {
     let mut visit = Visit { loaded, registry, report: Report::default() };
     visit.plugins();
+    visit.principals();
     visit.listener();
     visit.scopes();
     visit.unused();
@@ -48,7 +49,7 @@ struct Visit<'v> {
 
 impl Visit<'_> {
     fn problem(&self, category: &'static str, path: &[&str], message: impl Into<String>) -> Problem {
-        let problem = Problem::new(category, message).at_field(dotted(path));
+        let problem = Problem::new(category, message).at_field(self.loaded.merged.shown_path(path));
         self.loaded.files.at(problem, self.loaded.merged.place_of(path))
     }
 
@@ -56,6 +57,7 @@ impl Visit<'_> {
         let loaded = self.loaded;
         for (name, config) in &loaded.config.plugins {
             let path = ["plugins", name.as_str()];
+            let shown = loaded.merged.shown_key(&path);
             let Some(plugin) = self.registry.get(name) else {
                 if config.enabled {
                     let message = self.not_found(name, config);
@@ -66,7 +68,7 @@ impl Visit<'_> {
             };
             let missing = missing_keys(&plugin.manifest, config);
             if config.enabled && !missing.is_empty() {
-                let message = format!("plugin {name:?} is missing required config keys: {}", missing.join(", "));
+                let message = format!("plugin {shown:?} is missing required config keys: {}", missing.join(", "));
                 let problem = self.problem("plugin_refs", &["plugins", name, "config"], message);
                 self.report.errors.push(problem);
             }
@@ -75,7 +77,7 @@ impl Visit<'_> {
                 && !plugin.manifest.concurrency_safe
             {
                 let message = format!(
-                    "plugin {name:?} runs up to {parallelism} jobs at once although its manifest says concurrency_safe: \
+                    "plugin {shown:?} runs up to {parallelism} jobs at once although its manifest says concurrency_safe: \
                      false"
                 );
                 let problem = self.problem("plugin_refs", &["plugins", name, "parallelism"], message);
@@ -86,9 +88,11 @@ impl Visit<'_> {
 
     fn not_found(&self, name: &str, config: &PluginConfig) -> String {
         let wanted = config.uses.as_deref().unwrap_or(name);
-        let mut message = match &config.uses {
-            Some(base) => format!("plugin {name:?} uses {base:?}, which was not found in configured plugin roots"),
-            None => format!("plugin {name:?} in config but not found in configured plugin roots"),
+        let merged = &self.loaded.merged;
+        let shown = merged.shown_key(&["plugins", name]);
+        let mut message = match merged.shown(&["plugins", name, "uses"]) {
+            Some(base) => format!("plugin {shown:?} uses {base}, which was not found in configured plugin roots"),
+            None => format!("plugin {shown:?} in config but not found in configured plugin roots"),
         };
         let rejected = self.registry.rejected().iter().find(|rejected| {
             rejected.name.as_deref() == Some(wanted) || rejected.path.file_name().is_some_and(|file| file == wanted)
@@ -97,6 +101,49 @@ impl Visit<'_> {
             message.push_str(&format!(" ({} was left out: {})", rejected.path.display(), rejected.reason));
         }
         message
+    }
+
+    /// Who gets whose secrets, as far as that looks like a mistake.
+    fn principals(&mut self) {
+        let loaded = self.loaded;
+        let mut taken: HashMap<&str, String> = HashMap::new();
+        for (name, config) in loaded.config.plugins.iter().filter(|(_, config)| config.enabled) {
+            let shown = loaded.merged.shown_key(&["plugins", name]);
+            let written = ["plugins", name.as_str(), "vault_principal"];
+            let principal = config.vault_principal.as_deref().unwrap_or(name);
+            let named = loaded.merged.shown(&written).unwrap_or_else(|| format!("{shown:?}"));
+            let mut found = Vec::new();
+            if config.vault_principal.is_none() && config.requires_vault && !may_act_as(name) {
+                found.push(format!(
+                    "plugin {shown:?} requires the vault, but its name is no name of a principal; set vault_principal"
+                ));
+            }
+            if let Some(first) = taken.insert(principal, shown.clone()) {
+                found.push(format!(
+                    "plugins {first:?} and {shown:?} get the same secrets: both act as principal {named}"
+                ));
+            }
+            match self.standing(principal) {
+                Standing::Unregistered if config.vault_principal.is_some() => {
+                    found.push(format!("plugin {shown:?}: vault_principal {named} is not registered in the vault"));
+                }
+                Standing::Consumer => found.push(format!(
+                    "plugin {shown:?} acts as principal {named}, which is registered as a consumer and not as a plugin"
+                )),
+                Standing::Unregistered | Standing::Plugin | Standing::Gateway | Standing::Untold => {}
+            }
+            for message in found {
+                let problem = self.problem("plugin_refs", &written, message);
+                self.report.warnings.push(problem);
+            }
+        }
+    }
+
+    fn standing(&self, principal: &str) -> Standing {
+        match &self.loaded.vault {
+            Vault::Open(projection) => projection.standing(principal),
+            Vault::Blind | Vault::Absent => Standing::Untold,
+        }
     }
 
     fn listener(&mut self) {
@@ -111,11 +158,20 @@ impl Visit<'_> {
     fn scopes(&mut self) {
         let loaded = self.loaded;
         for (token, entry) in loaded.config.api.tokens.iter().enumerate() {
-            for (scope, word) in entry.scopes.iter().enumerate() {
+            let token = format!("[{token}]");
+            // None for words that come from a file.
+            let list = loaded.merged.find(&["api", "auth", "tokens", token.as_str(), "scopes"]);
+            let written: Vec<_> = list.map(|list| list.scalars().collect()).unwrap_or_default();
+            for (index, word) in entry.scopes.iter().enumerate() {
                 let Some(found) = check_scope(word, self.registry) else { continue };
-                let (token, scope) = (format!("[{token}]"), format!("[{scope}]"));
+                let (index, scalar) = written.get(index).map_or((index, None), |(at, scalar)| (*at, Some(*scalar)));
+                let message = match scalar.filter(|scalar| !scalar.vars.is_empty()) {
+                    Some(scalar) => format!("scope {}: its value is not a scope that grants anything", scalar.shown()),
+                    None => found.message,
+                };
+                let scope = format!("[{index}]");
                 let path = ["api", "auth", "tokens", token.as_str(), "scopes", scope.as_str()];
-                let problem = self.problem("token_scopes", &path, found.message);
+                let problem = self.problem("token_scopes", &path, message);
                 let list = if found.is_error { &mut self.report.errors } else { &mut self.report.warnings };
                 list.push(problem);
             }
@@ -135,6 +191,11 @@ impl Visit<'_> {
             }
         }
     }
+}
+
+/// Whether a plugin may act as the principal of that name.
+fn may_act_as(name: &str) -> bool {
+    is_principal(name) && name != CORE_PRINCIPAL
 }
 
 /// Whether an address is only reachable from this machine.

@@ -42,10 +42,10 @@ pub use effective::{
     Retry, SecretsConfig, Service, State, Synchronous, Timeouts,
 };
 pub use init::InitJob;
-pub use load::vault_places;
+pub use load::{state_path, vault_places};
 pub use plan::{
     ApiToken, Environment, Plan, Posture, Purpose, SecretProjection, SecretProvider, SnapshotRecord, Source,
-    SourceKind, Unavailable, VaultPlaces, plan,
+    SourceKind, Standing, Unavailable, VaultPlaces, plan,
 };
 pub use registry::{Command, CommandType, FactRule, Manifest, Plugin, Registry, Rejected};
 pub use reload::{reload_refusals, restart_changes};

@@ -8,6 +8,7 @@ use ductile_model::{Problem, Refusal, Secret, SnapshotId};
 
 use crate::doctor::{self, Report};
 use crate::load::{self, Loaded};
+use crate::registry::Shown;
 use crate::symlinks::{self, Link};
 use crate::{Config, Plugin, PluginConfig, Registry, Scopes, admission, registry, snapshot};
 
@@ -84,6 +85,26 @@ pub trait SecretProjection: Send + Sync {
 
     /// Key for one-way fingerprints of values.
     fn fingerprint_key(&self) -> [u8; 32];
+
+    /// What a principal is registered as. Who does not tell is not asked again.
+    fn standing(&self, _principal: &str) -> Standing {
+        Standing::Untold
+    }
+}
+
+/// What a principal of the vault is registered as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// A plugin.
+    Plugin,
+    /// Somebody who reads secrets for the configuration.
+    Consumer,
+    /// The gateway itself.
+    Gateway,
+    /// Nothing.
+    Unregistered,
+    /// The vault does not say.
+    Untold,
 }
 
 /// What a load is for.
@@ -284,7 +305,8 @@ pub(crate) fn prepare(source: &Source, mut loaded: Loaded, purpose: Purpose) -> 
     }
     loaded.warnings.extend(links.iter().map(Link::warning));
     let config = &loaded.config;
-    let discovered = registry::discover(&config.plugin_roots, &config.plugins, allowed)
+    let shown = Shown::of(&loaded.merged);
+    let discovered = registry::discover(&config.plugin_roots, &config.plugins, &shown, allowed)
         .map_err(|problems| Refusal::rejected("plugins", problems))?;
     let registry::Discovery { registry, warnings } = discovered;
     loaded.warnings.extend(warnings);

@@ -15,7 +15,7 @@ const SHORTEST_SEARCHED: usize = 8;
 const TELLING: [&str; 9] =
     ["token", "secret", "password", "passwd", "passphrase", "api_key", "apikey", "private_key", "credential"];
 
-/// Whether the name of a key in a free map says that its value is a secret.
+/// Whether the name of a key in a free map, or of a variable, says that its value is a secret.
 pub(crate) fn is_sensitive(name: &str) -> bool {
     let name = name.to_lowercase().replace('-', "_");
     if name.ends_with("_ref") || name == "dedupe_key" {
@@ -23,11 +23,6 @@ pub(crate) fn is_sensitive(name: &str) -> bool {
     }
     TELLING.iter().any(|word| name.contains(word))
         || name.split('_').any(|word| word.ends_with("key") || matches!(word, "auth" | "oauth" | "authorization"))
-}
-
-/// Whether the name of a variable says that its value is a secret.
-pub(crate) fn is_sensitive_variable(name: &str) -> bool {
-    is_sensitive(name)
 }
 
 /// A value that was hidden.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::Registry;
 use crate::load::{Files, Loaded, SecretOrigin, UsedSecret, Vault};
 use crate::plan::{SnapshotRecord, Source, lane_cap};
-use crate::redact::{Hidden, Redacted, Redactor};
+use crate::redact::{Hidden, REDACTED, Redacted, Redactor};
 
 const FORMAT: u32 = 1;
 
@@ -144,19 +144,22 @@ fn source_hash(files: &Files) -> String {
 }
 
 fn plugin_fingerprints(loaded: &Loaded, registry: &Registry) -> Value {
+    let taint = &loaded.taint;
+    let text = |text: &str, is_secret: bool| Value::from(if is_secret { REDACTED } else { text });
     let rows = loaded.config.plugins.iter().map(|(name, config)| {
         let reason = match registry.get(name) {
             Some(_) => "configured plugin missing from .checksums plugin_fingerprints",
             None => "configured plugin was not discovered",
         };
         let mut row = json!({
-            "plugin": name,
+            "plugin": text(name, taint.keys.contains(["plugins", name].map(str::to_owned).as_slice())),
             "enabled": config.enabled,
             "available": false,
             "unavailable_reason": reason,
         });
         if let (Some(uses), Value::Object(row)) = (&config.uses, &mut row) {
-            row.insert("uses".to_owned(), Value::from(uses.as_str()));
+            let is_secret = taint.values.contains(["plugins", name, "uses"].map(str::to_owned).as_slice());
+            row.insert("uses".to_owned(), text(uses, is_secret));
         }
         row
     });
@@ -179,11 +182,15 @@ fn semantics() -> Value {
 mod tests {
     use super::*;
 
+    /// The vault writes this form too, from another tree. Both are held to the same cases.
     #[test]
     fn canonical_text_has_sorted_keys_and_keeps_numbers() {
-        let value: Value =
-            serde_json::from_str(r#"{"b": [1, {"z":1,"a":12345678901234567890123}], "a": 1.50}"#).unwrap();
-        assert_eq!(canonical(&value), r#"{"a":1.50,"b":[1,{"a":12345678901234567890123,"z":1}]}"#);
+        let cases: Value = serde_json::from_str(include_str!("../../model/testdata/canonical.json")).unwrap();
+        let cases = cases["cases"].as_array().unwrap();
+        for case in cases {
+            assert_eq!(canonical(&case["value"]), case["canonical"].as_str().unwrap());
+        }
+        assert!(cases.len() > 3);
     }
 
     #[test]

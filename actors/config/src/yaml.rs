@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 
+use crate::load::dotted;
 use crate::load::interpolate::references;
 use crate::scalar::Scalar;
 
@@ -104,6 +105,38 @@ impl Node {
             node = next;
         }
         place
+    }
+
+    /// A path for a person: keys whose text came from a variable are shown as they were written.
+    pub(crate) fn shown_path(&self, path: &[&str]) -> String {
+        dotted(&self.shown_segments(path))
+    }
+
+    /// The last key of a path, shown in the same way.
+    pub(crate) fn shown_key(&self, path: &[&str]) -> String {
+        self.shown_segments(path).last().map_or(String::new(), |key| (*key).to_owned())
+    }
+
+    fn shown_segments<'n>(&'n self, path: &[&'n str]) -> Vec<&'n str> {
+        let mut node = Some(self);
+        let mut shown = Vec::with_capacity(path.len());
+        for segment in path {
+            let entry = node.and_then(|node| node.entries().iter().find(|entry| entry.key.text == *segment));
+            shown.push(entry.map_or(*segment, |entry| entry.key.written()));
+            node = node.and_then(|node| node.step(segment));
+        }
+        shown
+    }
+
+    /// The scalar at a path as a message quotes it.
+    pub(crate) fn shown(&self, path: &[&str]) -> Option<String> {
+        self.find(path)?.scalar().map(Scalar::shown)
+    }
+
+    /// The scalars of a list with the places they have in it; null counts as absent.
+    pub(crate) fn scalars(&self) -> impl Iterator<Item = (usize, &Scalar)> {
+        let items = self.items().iter().enumerate();
+        items.filter_map(|(index, node)| Some((index, node.scalar().filter(|scalar| !scalar.is_null())?)))
     }
 
     fn step(&self, segment: &str) -> Option<&Node> {

@@ -1,14 +1,12 @@
 //! The pool of one generation.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use ductile_config::Plan;
 use ductile_model::{AskError, Clock, EventHub, Lifecycle, Link};
-use ductile_queue::{ClaimedJob, QueueHandle};
+use ductile_queue::{ClaimedJob, Store};
 use ductile_vault::VaultHandle;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use rustix::process::Signal;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::attempt::Deps;
@@ -20,19 +18,8 @@ pub type ClaimInbox = Arc<Mutex<mpsc::UnboundedReceiver<ClaimedJob>>>;
 
 /// Messages of the [`DispatcherPool`].
 pub enum DispatcherMsg {
-    /// Take claims from here: the generation is active.
-    Claims(ClaimInbox),
-    /// Let running attempts finish within the limit, then end them, and answer when all are stored.
-    Stop {
-        /// Time they get.
-        limit: Duration,
-        /// Answered when nothing runs any more.
-        reply: RpcReplyPort<()>,
-    },
-    /// End all running attempts at once.
-    KillAll,
-    /// Answered with the number of running attempts.
-    Running(RpcReplyPort<usize>),
+    /// Take claims from here: the generation is active. Answered when they are being taken.
+    Claims(ClaimInbox, RpcReplyPort<()>),
     /// Activate, drain, crash.
     Lifecycle(Lifecycle),
 }
@@ -48,8 +35,8 @@ impl From<Lifecycle> for DispatcherMsg {
 pub struct DispatcherArgs {
     /// The plan of the generation.
     pub plan: Arc<Plan>,
-    /// Where outcomes go.
-    pub queue: QueueHandle,
+    /// Where outcomes go: straight to the store, which outlives every actor.
+    pub store: Store,
     /// Where secrets come from.
     pub vault: VaultHandle,
     /// Where `job.started` and the like are published.
@@ -89,17 +76,17 @@ impl Actor for DispatcherPool {
     ) -> Result<(), ActorProcessingErr> {
         let attempts = state.attempts.clone();
         match message {
-            DispatcherMsg::Claims(inbox) => attempts.drive(inbox, state.runner.clone()),
-            DispatcherMsg::Stop { limit, reply } => answer_after(reply, async move { attempts.stop(limit).await }),
-            DispatcherMsg::KillAll => attempts.order(Signal::KILL),
-            DispatcherMsg::Running(reply) => drop(reply.send(attempts.running())),
+            DispatcherMsg::Claims(inbox, reply) => {
+                attempts.drive(inbox, state.runner.clone());
+                drop(reply.send(()));
+            }
             // Claims come with the inbox, which is what activation hands over.
             DispatcherMsg::Lifecycle(Lifecycle::Activate) => {}
             // The store ends the inbox of a generation when the next one becomes active, so nothing new begins.
             DispatcherMsg::Lifecycle(Lifecycle::Drain(reply)) => {
                 answer_after(reply, async move { attempts.drained().await });
             }
-            DispatcherMsg::Lifecycle(Lifecycle::Crash) => return Err("crash asked for by a test".into()),
+            DispatcherMsg::Lifecycle(Lifecycle::Crash) => panic!("crash asked for by a test"),
         }
         Ok(())
     }
@@ -114,11 +101,11 @@ fn answer_after(reply: RpcReplyPort<()>, work: impl Future<Output = ()> + Send +
 }
 
 fn runner(args: DispatcherArgs) -> Runner {
-    let DispatcherArgs { plan, queue, vault, hub, clock } = args;
+    let DispatcherArgs { plan, store, vault, hub, clock } = args;
     let service = plan.config.service.name.clone();
     let environment = BaseEnvironment::new(&plan.environment, &plan.config.service.plugin_env_passthrough);
-    let deps = Deps { catalogue: plan, service, environment, vault, hub, clock };
-    Runner { deps, sink: Box::new(queue) }
+    let deps = Deps { catalogue: plan, service, environment, vault: Arc::new(vault), hub, clock };
+    Runner { deps, sink: Box::new(store) }
 }
 
 /// The supervisor's way to a pool. Cheap to clone.
@@ -132,28 +119,12 @@ impl DispatcherHandle {
         Self(link)
     }
 
-    /// Gives the pool its claims. Sent at activation, and again after a restart.
-    pub fn take_claims(&self, inbox: ClaimInbox) {
-        let _ = self.0.tell(DispatcherMsg::Claims(inbox));
-    }
-
-    /// Lets running attempts finish within `limit`, then ends them (SIGTERM, 5 s, SIGKILL); returns when the outcome
-    /// of each is stored.
-    pub async fn stop(&self, limit: Duration) {
-        let total = limit + Duration::from_secs(15);
-        let _ = self.0.ask_within(total, |reply| DispatcherMsg::Stop { limit, reply }).await;
-    }
-
-    /// Ends all running attempts at once.
-    pub fn kill_all(&self) {
-        let _ = self.0.tell(DispatcherMsg::KillAll);
-    }
-
-    /// How many attempts run at this moment.
+    /// Gives the pool its claims; they are taken, from then on, whatever becomes of the actor. Sent at activation, and
+    /// again after a restart, where it changes nothing if they are being taken already.
     ///
     /// # Errors
-    /// The actor is being restarted and did not come back in time.
-    pub async fn running(&self) -> Result<usize, AskError> {
-        self.0.ask(DispatcherMsg::Running).await
+    /// The actor is down and did not come back in time.
+    pub async fn take_claims(&self, inbox: ClaimInbox) -> Result<(), AskError> {
+        self.0.ask(|reply| DispatcherMsg::Claims(inbox, reply)).await
     }
 }

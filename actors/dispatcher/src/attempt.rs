@@ -1,13 +1,14 @@
 //! One attempt, step by step. Knows nothing of how its outcome is stored.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use ductile_config::{Command, Plan, Plugin, PluginConfig, Unavailable};
-use ductile_model::{Clock, EventHub, FailureReason, Secret};
+use ductile_model::{AskError, Clock, EventHub, FailureReason, Secret};
 use ductile_queue::{ClaimedJob, Finalise};
-use ductile_vault::{Composed, VaultHandle};
+use ductile_vault::{Composed, Denied, VaultHandle};
 use serde_json::value::RawValue;
 
 use crate::conclude::{self, Conclusion, Terms, conclude};
@@ -17,7 +18,6 @@ use crate::events::{self, JobLabel, Preflight};
 use crate::process::{self, Launch, Ran, STDERR_CAP};
 use crate::redact::Guard;
 use crate::request::{Context, Input, Request};
-use crate::threads;
 
 /// Base of the back-off for a plugin that is not configured.
 const DEFAULT_BACKOFF: Duration = Duration::from_secs(30);
@@ -41,13 +41,28 @@ impl Catalogue for Plan {
     }
 }
 
+/// Where secrets come from.
+pub(crate) trait Secrets: Send + Sync + 'static {
+    /// The secrets of a principal. Outer error: nobody answers. Inner error: the job must fail.
+    fn compose<'a>(&'a self, principal: &'a str, requires_vault: bool) -> Composing<'a>;
+}
+
+/// Secrets on their way.
+pub(crate) type Composing<'a> = Pin<Box<dyn Future<Output = Result<Result<Composed, Denied>, AskError>> + Send + 'a>>;
+
+impl Secrets for VaultHandle {
+    fn compose<'a>(&'a self, principal: &'a str, requires_vault: bool) -> Composing<'a> {
+        Box::pin(VaultHandle::compose(self, principal, requires_vault))
+    }
+}
+
 /// What every attempt of a generation works with.
 pub(crate) struct Deps {
     pub(crate) catalogue: Arc<dyn Catalogue>,
     /// Name of the service: how the scheduler signs its jobs.
     pub(crate) service: String,
     pub(crate) environment: BaseEnvironment,
-    pub(crate) vault: VaultHandle,
+    pub(crate) vault: Arc<dyn Secrets>,
     pub(crate) hub: EventHub,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -64,7 +79,7 @@ impl Failure {
     }
 }
 
-/// Runs one attempt to its outcome.
+/// Runs one attempt to its outcome. Blocks while its process runs: for a thread of its own.
 pub(crate) async fn run(job: &ClaimedJob, deps: &Deps, control: &Arc<Control>) -> Finalise {
     let begun = Instant::now();
     let label = JobLabel::of(job);
@@ -88,6 +103,22 @@ pub(crate) async fn run(job: &ClaimedJob, deps: &Deps, control: &Arc<Control>) -
     }
 }
 
+/// The outcome of an attempt for which there was no thread.
+pub(crate) fn not_begun(job: &ClaimedJob, deps: &Deps, error: &str) -> Finalise {
+    let conclusion =
+        conclude::failed(FailureReason::SpawnError, error.to_owned(), deps.catalogue.backoff_base(&job.plugin));
+    Finalise {
+        job: job.id.clone(),
+        attempt: job.attempt,
+        completed_at: deps.clock.now(),
+        outcome: conclusion.outcome,
+        stderr: None,
+        result: None,
+        duration: Duration::ZERO,
+        spawned: false,
+    }
+}
+
 async fn attempt(
     job: &ClaimedJob,
     label: &JobLabel,
@@ -102,7 +133,7 @@ async fn attempt(
     check_state(job)?;
     // The pipeline's part of the context comes with the pipelines.
     let context = Context::of_root_job(&job.plugin);
-    let secrets = compose(job, config, &deps.vault).await?;
+    let secrets = compose(job, config, &*deps.vault).await?;
     let guard = Guard::new(secrets.as_deref().unwrap_or_default());
     let limit = config.timeouts.of(&job.command);
     // Both clocks are read here: the instant that the plugin is told is the one that is enforced.
@@ -128,15 +159,8 @@ async fn attempt(
         backoff_base,
     };
     control.engage();
-    match threads::run(move || work.run(launch)).await {
-        Ok(Ok(conclusion)) => Ok(conclusion),
-        // Goes on unwinding here, where the attempt is caught.
-        Ok(Err(panic)) => std::panic::resume_unwind(panic),
-        Err(error) => {
-            drop(control.engagement());
-            Err(Failure::new(FailureReason::SpawnError, format!("start process: {error}")))
-        }
-    }
+    // Blocks, on the attempt's own thread.
+    Ok(work.run(launch))
 }
 
 fn preflight<'a>(job: &'a ClaimedJob, label: &JobLabel, deps: &Deps) -> Result<Input<'a>, Failure> {
@@ -163,10 +187,10 @@ fn check_state(job: &ClaimedJob) -> Result<(), Failure> {
 async fn compose(
     job: &ClaimedJob,
     config: &PluginConfig,
-    vault: &VaultHandle,
+    vault: &dyn Secrets,
 ) -> Result<Option<Vec<(String, Secret)>>, Failure> {
     let principal = config.vault_principal.as_deref().unwrap_or(&job.plugin);
-    match vault.compose(principal.to_owned(), config.requires_vault).await {
+    match vault.compose(principal, config.requires_vault).await {
         Ok(Ok(Composed::NotAPrincipal)) => Ok(None),
         Ok(Ok(Composed::Secrets(secrets))) => Ok(Some(secrets)),
         Ok(Err(denied)) => Err(Failure::new(FailureReason::SecretDenied, denied.to_string())),
@@ -181,7 +205,7 @@ fn delta(duration: Duration) -> TimeDelta {
     TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
 }
 
-/// What the thread of an attempt needs.
+/// What serving the process needs.
 struct Work {
     label: JobLabel,
     plugin: Arc<Plugin>,

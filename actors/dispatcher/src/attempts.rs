@@ -14,8 +14,10 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use ductile_model::SnapshotId;
-use ductile_queue::{AttemptOutcome, ClaimedJob, Finalise, Finalised, InterruptKind, QueueError, QueueHandle};
+use ductile_queue::{AttemptOutcome, ClaimedJob, Finalise, Finalised, InterruptKind, QueueError, Store};
+use futures_util::future::join_all;
 use rustix::process::Signal;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -23,6 +25,7 @@ use crate::ClaimInbox;
 use crate::attempt::{self, Deps};
 use crate::control::Control;
 use crate::process::TERM_GRACE;
+use crate::threads;
 
 /// Time that outcomes get to be stored after SIGKILL, when the process stops.
 const KILL_LIMIT: Duration = Duration::from_secs(9);
@@ -35,7 +38,7 @@ pub(crate) trait Sink: Send + Sync + 'static {
     fn store(&self, outcome: Finalise) -> Pin<Box<dyn Future<Output = Result<Finalised, QueueError>> + Send + '_>>;
 }
 
-impl Sink for QueueHandle {
+impl Sink for Store {
     fn store(&self, outcome: Finalise) -> Pin<Box<dyn Future<Output = Result<Finalised, QueueError>> + Send + '_>> {
         Box::pin(self.finalise(outcome))
     }
@@ -64,6 +67,12 @@ pub(crate) struct Attempts(watch::Sender<Table>);
 static GENERATIONS: LazyLock<Mutex<HashMap<String, Weak<Attempts>>>> = LazyLock::new(Mutex::default);
 
 impl Attempts {
+    /// Those of all generations that have something running or to come.
+    fn all() -> Vec<Arc<Self>> {
+        let generations = GENERATIONS.lock().unwrap_or_else(PoisonError::into_inner);
+        generations.values().filter_map(Weak::upgrade).collect()
+    }
+
     /// Those of the generation with this snapshot: new, or those that an earlier incarnation of its actor began.
     pub(crate) fn of(snapshot: &SnapshotId) -> Arc<Self> {
         let mut generations = GENERATIONS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,12 +116,26 @@ impl Attempts {
                 control.order(signal);
             }
         });
-        let (attempts, runner) = (self.clone(), runner.clone());
-        tokio::spawn(async move {
-            let _entry = Entry { attempts: &attempts, id };
-            let outcome = run_caught(&job, &runner.deps, &control).await;
-            store(outcome, runner.sink.as_ref()).await;
+        let job = Arc::new(job);
+        let runtime = Handle::current();
+        let began = threads::run({
+            let (attempts, runner, job) = (self.clone(), runner.clone(), job.clone());
+            move || {
+                let _entry = Entry { attempts: &attempts, id };
+                runtime.block_on(async {
+                    let outcome = run_caught(&job, &runner.deps, &control).await;
+                    store(outcome, runner.sink.as_ref()).await;
+                });
+            }
         });
+        if let Err(error) = began {
+            let (attempts, runner) = (self.clone(), runner.clone());
+            tokio::spawn(async move {
+                let _entry = Entry { attempts: &attempts, id };
+                let outcome = attempt::not_begun(&job, &runner.deps, &format!("start process: {error}"));
+                store(outcome, runner.sink.as_ref()).await;
+            });
+        }
     }
 
     /// How many run.
@@ -154,6 +177,21 @@ impl Attempts {
                 control.order(signal);
             }
         });
+    }
+}
+
+/// Lets the running attempts of every generation finish within `limit`, then ends them (SIGTERM, 5 s, SIGKILL).
+/// Returns when the outcome of each is stored. Claims must have ended before. Independent of any actor: attempts
+/// belong to the process.
+pub async fn stop_attempts(limit: Duration) {
+    let attempts = Attempts::all();
+    join_all(attempts.iter().map(|attempts| attempts.stop(limit))).await;
+}
+
+/// Ends the running attempts of every generation at once.
+pub fn kill_attempts() {
+    for attempts in Attempts::all() {
+        attempts.order(Signal::KILL);
     }
 }
 

@@ -39,4 +39,5 @@ mod tests;
 mod threads;
 
 pub use actor::{ClaimInbox, DispatcherArgs, DispatcherHandle, DispatcherMsg, DispatcherPool, PoolState};
+pub use attempts::{kill_attempts, stop_attempts};
 pub use leftovers::{StillRunning, end_leftovers};

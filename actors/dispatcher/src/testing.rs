@@ -11,14 +11,13 @@ use chrono::Utc;
 use ductile_config::{
     CircuitBreaker, Command, CommandType, FactRule, Manifest, Plugin, PluginConfig, Retry, Timeouts, Unavailable,
 };
-use ductile_model::{Clock, EventHub, EventRecord, JobId, LinkOwner, Secret, SystemClock};
+use ductile_model::{AskError, Clock, EventHub, EventRecord, JobId, Secret, SystemClock};
 use ductile_queue::{AttemptOutcome, ClaimedJob, Finalise};
-use ductile_vault::{Composed, Denied, VaultHandle, VaultMsg};
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ductile_vault::{Composed, Denied};
 use serde_json::value::RawValue;
 use tempfile::TempDir;
 
-use crate::attempt::{self, Catalogue, Deps};
+use crate::attempt::{self, Catalogue, Composing, Deps, Secrets};
 use crate::control::Control;
 use crate::environment::BaseEnvironment;
 
@@ -69,34 +68,20 @@ pub(crate) enum Answers {
     Denied(&'static str),
 }
 
-struct FakeVault;
+/// Answers as told; `None`: nobody answers.
+struct FakeVault(Option<Answers>);
 
-impl Actor for FakeVault {
-    type Msg = VaultMsg;
-    type State = Answers;
-    type Arguments = Answers;
-
-    async fn pre_start(&self, _: ActorRef<VaultMsg>, answers: Answers) -> Result<Answers, ActorProcessingErr> {
-        Ok(answers)
-    }
-
-    async fn handle(
-        &self,
-        _: ActorRef<VaultMsg>,
-        message: VaultMsg,
-        state: &mut Answers,
-    ) -> Result<(), ActorProcessingErr> {
-        if let VaultMsg::Compose { reply, .. } = message {
-            let answer = match state {
-                Answers::NotAPrincipal => Ok(Composed::NotAPrincipal),
-                Answers::Secrets(secrets) => Ok(Composed::Secrets(
-                    secrets.iter().map(|(k, v)| ((*k).to_owned(), Secret::new((*v).to_owned()))).collect(),
-                )),
-                Answers::Denied(reason) => Err(Denied((*reason).to_owned())),
-            };
-            drop(reply.send(answer));
-        }
-        Ok(())
+impl Secrets for FakeVault {
+    fn compose<'a>(&'a self, _: &'a str, _: bool) -> Composing<'a> {
+        let answer = match &self.0 {
+            None => Err(AskError::Unavailable),
+            Some(Answers::NotAPrincipal) => Ok(Ok(Composed::NotAPrincipal)),
+            Some(Answers::Secrets(secrets)) => Ok(Ok(Composed::Secrets(
+                secrets.iter().map(|(k, v)| ((*k).to_owned(), Secret::new((*v).to_owned()))).collect(),
+            ))),
+            Some(Answers::Denied(reason)) => Ok(Err(Denied((*reason).to_owned()))),
+        };
+        Box::pin(std::future::ready(answer))
     }
 }
 
@@ -155,10 +140,6 @@ impl Site {
     }
 
     pub(crate) async fn deps(&self) -> Deps {
-        let owner = LinkOwner::default();
-        if let Some(answers) = &self.vault {
-            owner.set(Actor::spawn(None, FakeVault, answers.clone()).await.unwrap().0);
-        }
         let vars = [
             ("PATH", std::env::var("PATH").unwrap()),
             ("SECRET", "leak".into()),
@@ -169,7 +150,7 @@ impl Site {
             catalogue: Arc::new(self.catalogue()),
             service: "ductile".to_owned(),
             environment: BaseEnvironment::new(&vars, &self.passthrough),
-            vault: VaultHandle::new(owner.link()),
+            vault: Arc::new(FakeVault(self.vault.clone())),
             hub: self.hub.clone(),
             clock: self.clock.clone(),
         }

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 
 use crate::answers;
 use crate::door::{Order, Shared};
-use crate::{Body, HttpService, Peer, Request, Response};
+use crate::{Body, DoorLimits, HttpService, Peer, Request, Response};
 
 /// How long a request waits for a service while none is installed.
 const SERVICE_WAIT: Duration = Duration::from_secs(10);
@@ -53,7 +53,7 @@ enum Phase {
 pub(crate) struct Connection {
     born: Instant,
     phase: AtomicU8,
-    /// Milliseconds from `born` to the begin of the phase.
+    /// Milliseconds from `born` to the begin of the phase, or to the last bytes of an answer that the client took.
     since: AtomicU64,
     evicted: AtomicBool,
     waker: AtomicWaker,
@@ -83,9 +83,21 @@ impl Connection {
     }
 
     fn enter(&self, phase: Phase) {
+        self.count_from_now();
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// The client took bytes of an answer. The rest of one may still be on its way when its body is done with, so
+    /// this counts between two requests too; it gives nobody more time for the head of a request.
+    fn answer_went_on(&self) {
+        if self.phase() != Phase::Head {
+            self.count_from_now();
+        }
+    }
+
+    fn count_from_now(&self) {
         let since = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.since.store(since, Ordering::Relaxed);
-        self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
     /// Since when it waits for its next request, if it does.
@@ -178,7 +190,8 @@ async fn guard(shared: &Shared, connection: &Connection, mut http: Pin<&mut impl
         if http.as_mut().poll(context).is_ready() {
             return Poll::Ready(());
         }
-        while let Some(deadline) = deadline(shared, connection, order) {
+        loop {
+            let deadline = deadline(&shared.limits, shared.response_timeout(), connection, order);
             // The alarm is moved only when it would ring too late: most requests never touch the timer.
             if alarm.deadline() > deadline || alarm.is_elapsed() {
                 alarm.as_mut().reset(deadline);
@@ -187,6 +200,7 @@ async fn guard(shared: &Shared, connection: &Connection, mut http: Pin<&mut impl
                 break;
             }
             if Instant::now() >= deadline {
+                tracing::debug!(addr = %shared.local, phase = ?connection.phase(), "connection cut: it took too long");
                 return Poll::Ready(());
             }
         }
@@ -196,14 +210,18 @@ async fn guard(shared: &Shared, connection: &Connection, mut http: Pin<&mut impl
 }
 
 /// When the present phase must be over.
-fn deadline(shared: &Shared, connection: &Connection, order: Order) -> Option<Instant> {
-    let since = connection.since();
-    match connection.phase() {
-        Phase::Busy => None,
-        Phase::Idle => Some(since + shared.limits.idle_timeout()),
-        Phase::Head if order == Order::Open => Some(since + shared.limits.header_timeout),
-        Phase::Head => Some(since + shared.limits.header_timeout.min(LAST_HEADERS)),
-    }
+///
+/// What counts for an answer is the last bytes of it that the client took, before them the begin of the request: a
+/// stream of events may last for ever as long as it is read, while an answer that nobody reads, or that is never made,
+/// gives its place back. Bytes from the client count for nothing here; the service limits the time of a body.
+fn deadline(limits: &DoorLimits, response_timeout: Duration, connection: &Connection, order: Order) -> Instant {
+    let limit = match connection.phase() {
+        Phase::Busy => response_timeout,
+        Phase::Idle => limits.idle_timeout(),
+        Phase::Head if order == Order::Open => limits.header_timeout,
+        Phase::Head => limits.header_timeout.min(LAST_HEADERS),
+    };
+    connection.since() + limit
 }
 
 /// Answers one request with the service that was installed when it came, or with the next one.
@@ -268,10 +286,19 @@ impl hyper::body::Body for Finishing {
     }
 }
 
-/// A socket that tells its connection when the first bytes of a request come.
+/// A socket that tells its connection when the first bytes of a request come and when bytes of an answer go.
 struct Watched {
     stream: TcpStream,
     connection: Arc<Connection>,
+}
+
+impl Watched {
+    fn wrote(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if matches!(outcome, Poll::Ready(Ok(written)) if written > 0) {
+            self.connection.answer_went_on();
+        }
+        outcome
+    }
 }
 
 impl AsyncRead for Watched {
@@ -291,7 +318,8 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.wrote(outcome)
     }
 
     fn poll_write_vectored(
@@ -299,7 +327,8 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        self.wrote(outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -312,5 +341,61 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: DoorLimits = DoorLimits {
+        header_timeout: Duration::from_secs(10),
+        response_timeout: Duration::from_secs(600),
+        max_connections: 1,
+        max_header_bytes: 1024,
+    };
+
+    fn due(connection: &Connection) -> Instant {
+        deadline(&LIMITS, LIMITS.response_timeout, connection, Order::Open)
+    }
+
+    /// Lets the clock go on, in the steps that a connection counts in.
+    fn tick() {
+        let now = Instant::now();
+        while now.elapsed() < Duration::from_millis(2) {
+            std::hint::spin_loop();
+        }
+    }
+
+    #[test]
+    fn an_answer_is_given_its_time_anew_with_all_bytes_that_are_taken() {
+        let connection = Connection::new();
+        connection.enter(Phase::Busy);
+        let first = due(&connection);
+        assert_eq!(first, connection.since() + LIMITS.response_timeout);
+        tick();
+        connection.answer_went_on();
+        assert!(due(&connection) > first);
+    }
+
+    #[test]
+    fn the_rest_of_an_answer_that_is_being_taken_does_not_count_as_idle() {
+        let connection = Connection::new();
+        connection.enter(Phase::Idle);
+        let first = due(&connection);
+        assert_eq!(first, connection.since() + LIMITS.idle_timeout());
+        tick();
+        connection.answer_went_on();
+        assert!(due(&connection) > first);
+    }
+
+    #[test]
+    fn taking_an_answer_gives_no_more_time_for_the_next_head() {
+        let connection = Connection::new();
+        connection.enter(Phase::Head);
+        let first = due(&connection);
+        tick();
+        connection.answer_went_on();
+        assert_eq!(due(&connection), first);
     }
 }

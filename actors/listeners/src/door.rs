@@ -50,6 +50,10 @@ pub struct DoorLimits {
     /// Time for the headers of a request, counted from its first byte (for the first request: from the accept). A
     /// connection that waits between two requests may do so six times as long.
     pub header_timeout: Duration,
+    /// How long an answer may make no progress: counted from the begin of the request (its headers were read), then
+    /// from the last bytes of the answer that the client took. So it must be longer than the longest time a service
+    /// takes to answer, and an answer that goes on for ever is not cut while it is read.
+    pub response_timeout: Duration,
     /// Connections at once. When all are taken, one more replaces the connection that is idle longest, or waits.
     pub max_connections: usize,
     /// Bytes of the request head.
@@ -96,6 +100,8 @@ struct Installed(Arc<dyn HttpService>);
 pub(crate) struct Shared {
     pub(crate) local: SocketAddr,
     pub(crate) limits: DoorLimits,
+    /// In milliseconds: the limit that it was bound with, or a longer one.
+    response_timeout: AtomicU64,
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) failure: watch::Sender<Option<String>>,
     pub(crate) closing: watch::Sender<bool>,
@@ -124,6 +130,11 @@ impl Shared {
             1 => Order::Closing,
             _ => Order::Abort,
         }
+    }
+
+    /// How long an answer may make no progress.
+    pub(crate) fn response_timeout(&self) -> Duration {
+        Duration::from_millis(self.response_timeout.load(Ordering::Relaxed))
     }
 
     /// The service for a request whose headers have just been read.
@@ -218,6 +229,7 @@ impl Door {
         let shared = Shared {
             local,
             limits,
+            response_timeout: AtomicU64::new(millis(limits.response_timeout)),
             permits: Arc::new(Semaphore::new(limits.permits() as usize)),
             failure: watch::Sender::new(None),
             closing: watch::Sender::new(false),
@@ -249,6 +261,12 @@ impl Door {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.connections().len()
+    }
+
+    /// Gives answers at least this long without progress from now on, for a generation that takes over the door and
+    /// may answer later than the one before. Never less, because requests of the one before may still be open.
+    pub fn raise_response_timeout(&self, at_least: Duration) {
+        self.shared.response_timeout.fetch_max(millis(at_least), Ordering::Relaxed);
     }
 
     /// Installs the service of a generation, starting the accept loop at the first call. Requests whose headers were
@@ -309,16 +327,24 @@ impl Door {
         self.shared.slot.store(None);
     }
 
-    /// Resolves when the socket can no longer accept, with the reason: the process must end.
-    pub async fn failed(&self) -> String {
+    /// Resolves when the socket can no longer accept, with the reason: the process must end. `None`: the door was
+    /// closed in order, and there is nothing left that could fail.
+    pub async fn failed(&self) -> Option<String> {
         let mut failure = self.shared.failure.subscribe();
-        // The sender lives in `self`, so the wait can only end with a reason.
-        let reason = failure.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
-        match reason {
-            Some(reason) => reason,
-            None => std::future::pending().await,
+        let mut closing = self.shared.closing.subscribe();
+        // The senders live in `self`, so neither wait can end without its reason.
+        tokio::select! {
+            biased;
+            reason = failure.wait_for(Option::is_some) => reason.ok().and_then(|reason| reason.clone()),
+            _ = closing.wait_for(|closing| *closing) => None,
         }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    // Longer than any process lives, and still something that can be added to a point in time.
+    const LONGEST: u64 = 1000 * 3600 * 24 * 365 * 100;
+    u64::try_from(duration.as_millis()).unwrap_or(LONGEST).min(LONGEST)
 }
 
 fn same(a: &Arc<dyn HttpService>, b: &Arc<dyn HttpService>) -> bool {

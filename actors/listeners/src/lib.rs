@@ -5,8 +5,8 @@
 //! been read; a generation installs its service when it becomes active. While none is installed (an actor is being
 //! restarted) requests wait.
 //!
-//! **Promises.** The accept queue is never closed while somebody wants the address. Slow headers, idle connections
-//! and too many connections are bounded. A panic in a service is one answer with status 500.
+//! **Promises.** The accept queue is never closed while somebody wants the address. Slow headers, idle connections,
+//! answers that nobody reads and too many connections are bounded. A panic in a service is one answer with status 500.
 //!
 //! **When it dies.** A socket that can no longer accept is reported by [`Door::failed`]; nothing here is restarted,
 //! because a process with half of its doors must not live on.

@@ -1,21 +1,17 @@
 //! The actor in front of the store.
 
-use std::sync::Arc;
-
 use ductile_model::Lifecycle;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::enqueue::CheckedJob;
-use crate::{Enqueued, Finalise, Finalised, QueueError, Store};
+use crate::{Enqueued, QueueError, Store};
 
 /// Messages of the [`QueueActor`].
 pub enum QueueMsg {
     /// Answered after the commit that holds the row.
     Enqueue(EnqueueRequest),
-    /// Answered after the commit that holds the outcome.
-    Finalise(FinaliseRequest),
-    /// Activate, drain, crash.
+    /// Activate, drain; a crash is a real panic of the message handler, for tests of the supervision.
     Lifecycle(Lifecycle),
 }
 
@@ -25,12 +21,6 @@ pub struct EnqueueRequest {
     /// Place among the bounded number of jobs under way; given back with the answer.
     pub(crate) slot: OwnedSemaphorePermit,
     pub(crate) reply: RpcReplyPort<Result<Enqueued, QueueError>>,
-}
-
-/// An outcome on its way to the writer. Made by the handle only.
-pub struct FinaliseRequest {
-    pub(crate) outcome: Arc<Finalise>,
-    pub(crate) reply: RpcReplyPort<Result<Finalised, QueueError>>,
 }
 
 impl From<Lifecycle> for QueueMsg {
@@ -46,8 +36,8 @@ pub struct QueueArgs {
     pub store: Store,
 }
 
-/// Stands between producers, workers and the store. It hands everything on and waits for nothing: the writer answers
-/// the asker itself, also when this actor is gone by then.
+/// Stands between producers and the store. It hands everything on and waits for nothing: the writer answers the asker
+/// itself, also when this actor is gone by then. Outcomes of attempts do not come this way: [`Store::finalise`].
 pub struct QueueActor;
 
 impl Actor for QueueActor {
@@ -75,12 +65,9 @@ impl Actor for QueueActor {
                     });
                 }
             }
-            QueueMsg::Finalise(FinaliseRequest { outcome, reply }) => {
-                state.store.submit_finalise(outcome, move |answer| drop(reply.send(answer)));
-            }
             QueueMsg::Lifecycle(Lifecycle::Activate) => {}
             QueueMsg::Lifecycle(Lifecycle::Drain(reply)) => state.store.flush(move || drop(reply.send(()))),
-            QueueMsg::Lifecycle(Lifecycle::Crash) => return Err("crash asked for by a test".into()),
+            QueueMsg::Lifecycle(Lifecycle::Crash) => panic!("crash asked for by a test"),
         }
         Ok(())
     }

@@ -7,7 +7,6 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tracing::warn;
 
 use crate::board::{Board, Candidate};
-use crate::facts::current_state;
 use crate::rows::{insert_transition, required_text, text};
 use crate::scope::{Scope, Undo};
 use crate::{ClaimPolicy, ClaimedJob};
@@ -80,7 +79,6 @@ fn claim_one(scope: &Scope<'_>, candidate: &Candidate) -> rusqlite::Result<Claim
         .prepare_cached("INSERT INTO job_attempts (job_id, attempt, created_at) VALUES (?1, ?2, ?3)")?
         .execute(params![job.id.as_str(), job.attempt, scope.now_text()])?;
     job.started_at = scope.now();
-    job.state = current_state(connection, &job.plugin)?;
     Ok(Claim::Taken(Box::new(job)))
 }
 
@@ -88,7 +86,8 @@ fn read(connection: &Connection, rowid: i64) -> rusqlite::Result<Option<ClaimedJ
     connection
         .prepare_cached(
             "SELECT id, plugin, command, payload, attempt, max_attempts, submitted_by, dedupe_key, created_at,
-                    parent_job_id, event_context_id
+                    parent_job_id, event_context_id,
+                    (SELECT state FROM plugin_state WHERE plugin_name = job_queue.plugin)
              FROM job_queue WHERE rowid = ?1 AND status = 'queued'",
         )?
         .query_row([rowid], |row| {
@@ -106,7 +105,7 @@ fn read(connection: &Connection, rowid: i64) -> rusqlite::Result<Option<ClaimedJ
                 started_at: created_at,
                 parent_job_id: text(row, 9)?.map(JobId::from),
                 event_context_id: text(row, 10)?,
-                state: None,
+                state: text(row, 11)?,
             })
         })
         .optional()

@@ -48,6 +48,9 @@ pub enum QueueError {
     /// The queue is being restarted; nothing was written.
     #[error("the queue is being restarted")]
     Unavailable,
+    /// The process stops, so nothing is claimed any more; nothing was written.
+    #[error("the process is stopping: no configuration takes over any more")]
+    Stopping,
     /// No answer in time; it may have been written.
     #[error("no answer from the queue in time; it may have been written")]
     OutcomeUnknown,

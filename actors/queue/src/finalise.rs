@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use ductile_model::{Decision, FailureReason, JobEvent, JobStatus, backoff_delay, decide};
+use ductile_model::{Decision, FailureReason, JobEvent, JobStatus, backoff_delay, decide, format_db};
 use tracing::{error, warn};
 
 use crate::events::{self, FailedMark};
@@ -118,8 +118,9 @@ pub(crate) struct End<'a> {
 }
 
 impl End<'_> {
-    fn log<'a>(&'a self, status: JobStatus, error: Option<&'a str>) -> AttemptRow<'a> {
-        AttemptRow { status, completed_at: self.completed_at, error, stderr: self.stderr, result: self.result }
+    /// The log row; `completed_at` is the end's own in the stored form.
+    fn log<'a>(&'a self, status: JobStatus, completed_at: &'a str, error: Option<&'a str>) -> AttemptRow<'a> {
+        AttemptRow { status, completed_at, error, stderr: self.stderr, result: self.result }
     }
 }
 
@@ -236,7 +237,7 @@ fn requeue(
         next_retry_at: not_before,
         last_error: Some(error),
     };
-    insert_log(scope, job, &end.log(log_status, Some(error)))?;
+    insert_log(scope, job, &end.log(log_status, &format_db(end.completed_at), Some(error)))?;
     move_job(scope, job, &next)?;
     scope.changed(Change::Ended { plugin: job.plugin.clone() });
     scope.changed(Change::Queued {
@@ -277,15 +278,16 @@ fn terminal(
     error: Option<&str>,
 ) -> Result<JobStatus, QueueError> {
     let status = moved(job, event)?;
+    let completed_at = format_db(end.completed_at);
     let next = NextRow {
         status,
         attempt: job.attempt,
-        completed_at: Some(end.completed_at),
+        completed_at: Some(&completed_at),
         next_retry_at: None,
         last_error: error,
     };
     move_job(scope, job, &next)?;
-    insert_log(scope, job, &end.log(status, error))?;
+    insert_log(scope, job, &end.log(status, &completed_at, error))?;
     Ok(status)
 }
 

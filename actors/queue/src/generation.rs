@@ -1,11 +1,13 @@
 //! What becomes true in one transaction when a generation takes over.
 
+use std::collections::BTreeSet;
+
 use rusqlite::params;
 use tokio::sync::mpsc;
 use tracing::info;
 
-use crate::rows::JobRow;
-use crate::scope::{Change, Installed, Scope};
+use crate::rows::{JobRow, LaneName};
+use crate::scope::{Change, Claiming, Installed, Scope};
 use crate::{ActivateGeneration, ClaimedJob, QueueError, SnapshotRow, finalise, history};
 
 /// Names of the gateway's own steps; no configuration makes them runnable or not.
@@ -18,26 +20,39 @@ pub(crate) fn activate(
     generation: &ActivateGeneration,
     claims: &mpsc::UnboundedSender<ClaimedJob>,
 ) -> Result<(), QueueError> {
+    // Before anything is written: a stop is final.
+    if scope.claiming() == Claiming::Ended {
+        return Err(QueueError::Stopping);
+    }
     insert_snapshot(scope, &generation.snapshot)?;
     if let Some(runnable) = &generation.runnable {
-        let lost = JobRow::queued(scope.connection())?
-            .into_iter()
-            .filter(|job| !runnable.contains(&*job.plugin) && !job.plugin.starts_with(BUILT_IN));
-        for job in lost {
-            finalise::cancel(scope, &job, "cancelled by reload: plugin removed or disabled")?;
-            info!(
-                job_id = job.id.as_str(),
-                plugin = &*job.plugin,
-                "queued job cancelled: its plugin is gone or disabled"
-            );
-        }
+        cancel_lost(scope, runnable)?;
     }
     if let Some(entry) = &generation.reload {
         history::close_ok(scope, entry, &generation.snapshot.id)?;
     }
-    scope.changed(Change::Unknown);
     let claims = claims.clone();
     scope.install(Installed { snapshot: generation.snapshot.id.clone(), policy: generation.policy.clone(), claims });
+    Ok(())
+}
+
+/// Cancels the waiting jobs of plugins that are gone. Plugins that are still there cost a look at their name.
+fn cancel_lost(scope: &Scope<'_>, runnable: &BTreeSet<String>) -> Result<(), QueueError> {
+    let mut lost = Vec::new();
+    for lane in LaneName::all(scope.connection())? {
+        let name = lane.text();
+        if !runnable.contains(&*name) && !name.starts_with(BUILT_IN) {
+            lost.extend(JobRow::queued(scope.connection(), &lane)?);
+        }
+    }
+    lost.sort_by(|a, b| (&a.created_at, a.rowid).cmp(&(&b.created_at, b.rowid)));
+    for job in &lost {
+        finalise::cancel(scope, job, "cancelled by reload: plugin removed or disabled")?;
+        info!(job_id = job.id.as_str(), plugin = &*job.plugin, "queued job cancelled: its plugin is gone or disabled");
+    }
+    if !lost.is_empty() {
+        scope.changed(Change::Unknown);
+    }
     Ok(())
 }
 

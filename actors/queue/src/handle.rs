@@ -1,26 +1,20 @@
-//! The handle of the queue: the only way in for producers, workers and readers.
+//! The handle of the queue: the way in for producers and readers.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ductile_model::{AskError, JobId, Link};
 use tokio::sync::Semaphore;
-use tracing::{error, warn};
 
-use crate::actor::{EnqueueRequest, FinaliseRequest};
+use crate::actor::EnqueueRequest;
 use crate::enqueue::CheckedJob;
 use crate::{
-    AttemptLog, AttemptOutcome, Enqueued, Finalise, Finalised, JobFilter, JobPage, JobView, NewJob, QueueError,
-    QueueMetrics, QueueMsg, Store, TreeNode, TreeWait, read,
+    AttemptLog, Enqueued, JobFilter, JobPage, JobView, NewJob, QueueError, QueueMetrics, QueueMsg, Store, TreeNode,
+    TreeWait, read,
 };
 
 /// Enqueues under way at once. Beyond that, callers are told that the queue is not available.
 const ENQUEUES_UNDER_WAY: usize = 4096;
-
-/// How long an outcome is kept that the database can not take.
-const OUTCOME_KEPT: Duration = Duration::from_secs(60);
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The way to the queue. Cheap to clone.
 #[derive(Clone)]
@@ -35,6 +29,12 @@ impl QueueHandle {
     #[must_use]
     pub fn new(link: Link<QueueMsg>, store: Store) -> Self {
         Self { link, store, slots: Arc::new(Semaphore::new(ENQUEUES_UNDER_WAY)) }
+    }
+
+    /// The store behind it.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Whether the database takes a write right now, within a second.
@@ -53,68 +53,21 @@ impl QueueHandle {
         asked.unwrap_or_else(|error| Err(error.into()))
     }
 
-    /// Stores the outcome of an attempt. Keeps trying through restarts of the queue and through a database that can
-    /// not take the write, for up to a minute.
-    ///
-    /// # Errors
-    /// It could not be stored; the process is about to end and recovery takes over.
-    pub async fn finalise(&self, outcome: Finalise) -> Result<Finalised, QueueError> {
-        let outcome = Arc::new(outcome);
-        let begun = Instant::now();
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let kept = outcome.clone();
-            let asked = self
-                .link
-                .ask_within(OUTCOME_KEPT, |reply| QueueMsg::Finalise(FinaliseRequest { outcome: kept, reply }))
-                .await;
-            let error = match asked.unwrap_or_else(|error| Err(error.into())) {
-                Ok(finalised) => return Ok(finalised),
-                // The same again can only end the same way.
-                Err(error @ QueueError::Invalid { .. }) => return Err(error),
-                Err(error) => error,
-            };
-            if begun.elapsed() >= OUTCOME_KEPT {
-                self.give_up(&outcome, &error);
-                return Err(error);
-            }
-            warn!(
-                job_id = outcome.job.as_str(),
-                attempt = outcome.attempt,
-                %error,
-                pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-                "the outcome of an attempt could not be stored; it is kept and tried again"
-            );
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-
-    fn give_up(&self, outcome: &Finalise, cause: &QueueError) {
-        let (status, text) = match &outcome.outcome {
-            AttemptOutcome::Succeeded { .. } => ("succeeded", None),
-            AttemptOutcome::Skipped { reason } => ("skipped", Some(reason.as_str())),
-            AttemptOutcome::Failed { error, .. } => ("failed", Some(error.as_str())),
-            AttemptOutcome::Interrupted(_) => ("interrupted", None),
-        };
-        error!(
-            job_id = outcome.job.as_str(),
-            attempt = outcome.attempt,
-            status,
-            attempt_error = text,
-            error = %cause,
-            "the outcome of an attempt could not be stored for a minute; the process ends and recovery takes over"
-        );
-        self.store.fail(format!("the outcome of job {} could not be stored for a minute: {cause}", outcome.job));
-    }
-
     /// Rows `queued` and `running`, counted in memory as the store commits: cheap enough for every request.
     #[must_use]
     pub fn depth(&self) -> u64 {
         self.store.depth()
     }
 
-    /// Numbers of the queue, by one read.
+    /// Scheduled commands whose circuit breaker is open: a read whose price does not grow with the queue.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn circuits_open(&self) -> Result<u64, QueueError> {
+        self.store.read(read::circuits_open).await
+    }
+
+    /// Numbers of the queue, by one read that counts rows.
     ///
     /// # Errors
     /// The database failed.

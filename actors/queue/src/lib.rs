@@ -27,6 +27,7 @@ mod generation;
 mod handle;
 mod history;
 mod open;
+mod outcome;
 mod read;
 mod reader;
 mod readers;
@@ -43,7 +44,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use actor::{EnqueueRequest, FinaliseRequest, QueueActor, QueueArgs, QueueMsg};
+pub use actor::{EnqueueRequest, QueueActor, QueueArgs, QueueMsg};
 pub use error::{QueueError, StoreError};
 pub use handle::QueueHandle;
 pub use reader::Reader;

@@ -264,6 +264,14 @@ pub(crate) fn metrics(connection: &Connection) -> rusqlite::Result<QueueMetrics>
     )
 }
 
+/// Breakers that are open.
+pub(crate) fn circuits_open(connection: &Connection) -> rusqlite::Result<u64> {
+    connection
+        .prepare_cached("SELECT count(*) FROM circuit_breakers WHERE state = 'open'")?
+        .query_row([], |row| row.get::<_, i64>(0))
+        .map(|count| u64::try_from(count).unwrap_or(0))
+}
+
 /// Ids of the jobs in a state, oldest first.
 pub(crate) fn ids_in(connection: &Connection, status: JobStatus) -> rusqlite::Result<Vec<JobId>> {
     let mut statement =

@@ -1,10 +1,11 @@
 //! Rows of the job tables: reading leniently, writing in the one stored form.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use ductile_model::{JobId, JobStatus, format_db, parse_stored};
-use rusqlite::types::ValueRef;
+use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::scope::Scope;
@@ -48,9 +49,45 @@ pub(crate) struct JobRow {
     pub(crate) started_at: Option<String>,
 }
 
-const JOB_ROW: &str = "SELECT rowid, id, plugin, command, status, attempt, max_attempts, submitted_by, dedupe_key,
-                              created_at, started_at
-                       FROM job_queue";
+/// A macro, so that statements are made of it when this is compiled.
+macro_rules! job_row {
+    () => {
+        "SELECT rowid, id, plugin, command, status, attempt, max_attempts, submitted_by, dedupe_key, created_at,
+                started_at
+         FROM job_queue"
+    };
+}
+
+/// A plugin's name as the rows have it: in old rows it may be a blob.
+#[derive(Debug)]
+pub(crate) struct LaneName(Value);
+
+impl LaneName {
+    /// The names of all plugins that have a row, in order. The index is walked from name to name, so the price is
+    /// that of the names, not of the rows.
+    pub(crate) fn all(connection: &Connection) -> rusqlite::Result<Vec<Self>> {
+        let mut next = connection.prepare_cached(
+            "SELECT min(plugin) FROM job_queue INDEXED BY job_queue_plugin_command_status_idx WHERE plugin > ?1",
+        )?;
+        let mut names = Vec::new();
+        let mut name = Value::Text(String::new());
+        loop {
+            name = next.query_row([&name], |row| row.get(0))?;
+            if name == Value::Null {
+                return Ok(names);
+            }
+            names.push(Self(name.clone()));
+        }
+    }
+
+    pub(crate) fn text(&self) -> Cow<'_, str> {
+        match &self.0 {
+            Value::Text(text) => Cow::Borrowed(text),
+            Value::Blob(bytes) => String::from_utf8_lossy(bytes),
+            Value::Null | Value::Integer(_) | Value::Real(_) => Cow::Borrowed(""),
+        }
+    }
+}
 
 impl JobRow {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
@@ -72,16 +109,34 @@ impl JobRow {
     }
 
     pub(crate) fn find(connection: &Connection, id: &JobId) -> rusqlite::Result<Option<Self>> {
-        connection.prepare_cached(&format!("{JOB_ROW} WHERE id = ?1"))?.query_row([id.as_str()], Self::read).optional()
+        connection
+            .prepare_cached(concat!(job_row!(), " WHERE id = ?1"))?
+            .query_row([id.as_str()], Self::read)
+            .optional()
     }
 
-    /// All queued rows.
-    pub(crate) fn queued(connection: &Connection) -> rusqlite::Result<Vec<Self>> {
-        let mut statement = connection.prepare(&format!(
-            "{JOB_ROW} INDEXED BY job_queue_status_created_at_idx WHERE status = 'queued' ORDER BY created_at, rowid"
+    /// All queued rows of one lane. They are found command by command, since that is how the index goes on to the
+    /// status: neither other lanes nor what the lane has behind it is looked at.
+    pub(crate) fn queued(connection: &Connection, lane: &LaneName) -> rusqlite::Result<Vec<Self>> {
+        let mut next_command = connection.prepare_cached(
+            "SELECT min(command) FROM job_queue INDEXED BY job_queue_plugin_command_status_idx
+             WHERE plugin = ?1 AND command > ?2",
+        )?;
+        let mut queued = connection.prepare_cached(concat!(
+            job_row!(),
+            " INDEXED BY job_queue_plugin_command_status_idx WHERE plugin = ?1 AND command = ?2 AND status = 'queued'"
         ))?;
-        let rows = statement.query_map([], Self::read)?;
-        rows.collect()
+        let mut jobs = Vec::new();
+        let mut command = Value::Text(String::new());
+        loop {
+            command = next_command.query_row(params![lane.0, command], |row| row.get(0))?;
+            if command == Value::Null {
+                return Ok(jobs);
+            }
+            for job in queued.query_map(params![lane.0, command], Self::read)? {
+                jobs.push(job?);
+            }
+        }
     }
 
     /// Time since the start of the running attempt.
@@ -95,7 +150,8 @@ impl JobRow {
 pub(crate) struct NextRow<'a> {
     pub(crate) status: JobStatus,
     pub(crate) attempt: u32,
-    pub(crate) completed_at: Option<DateTime<Utc>>,
+    /// In the stored form.
+    pub(crate) completed_at: Option<&'a str>,
     pub(crate) next_retry_at: Option<DateTime<Utc>>,
     pub(crate) last_error: Option<&'a str>,
 }
@@ -114,7 +170,7 @@ pub(crate) fn move_job(scope: &Scope<'_>, job: &JobRow, next: &NextRow<'_>) -> r
             job.rowid,
             next.status.as_str(),
             next.attempt,
-            next.completed_at.map(format_db),
+            next.completed_at,
             next.next_retry_at.map(format_db),
             next.last_error,
         ])?;
@@ -141,7 +197,8 @@ pub(crate) fn insert_transition(
 /// The finished attempt, as it is logged.
 pub(crate) struct AttemptRow<'a> {
     pub(crate) status: JobStatus,
-    pub(crate) completed_at: DateTime<Utc>,
+    /// In the stored form.
+    pub(crate) completed_at: &'a str,
     pub(crate) error: Option<&'a str>,
     pub(crate) stderr: Option<&'a str>,
     pub(crate) result: Option<&'a str>,
@@ -173,7 +230,7 @@ pub(crate) fn insert_log(scope: &Scope<'_>, job: &JobRow, attempt: &AttemptRow<'
         attempt.status.as_str(),
         attempt.result,
         job.attempt,
-        format_db(attempt.completed_at),
+        attempt.completed_at,
         attempt.error,
         attempt.stderr,
         job.started_at,

@@ -55,8 +55,18 @@ impl Effects {
     }
 }
 
+/// Whether jobs may be claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claiming {
+    /// By whatever generation is installed.
+    Allowed,
+    /// Never again: the process stops.
+    Ended,
+}
+
 /// What does not change within one group of operations.
 pub(crate) struct Frame {
+    pub(crate) claiming: Claiming,
     pub(crate) snapshot: Option<SnapshotId>,
     pub(crate) dedupe_ttl: Duration,
     pub(crate) log_has_start: bool,
@@ -96,6 +106,10 @@ impl<'a> Scope<'a> {
     /// The configuration in force, `None` before the first activation.
     pub(crate) fn snapshot(&self) -> Option<&'a SnapshotId> {
         self.frame.snapshot.as_ref()
+    }
+
+    pub(crate) fn claiming(&self) -> Claiming {
+        self.frame.claiming
     }
 
     pub(crate) fn dedupe_ttl(&self) -> Duration {

@@ -18,8 +18,8 @@ use crate::readers::Readers;
 use crate::scope::{Asked, Jitter, Scope};
 use crate::writer::{Message, Shared, Writer, WriterParts};
 use crate::{
-    ActivateGeneration, ClaimedJob, Enqueued, Finalise, Finalised, QueueError, Recovered, ReloadEntry, StoreError,
-    TreeWait, generation, history, read,
+    ActivateGeneration, ClaimedJob, Enqueued, Finalised, QueueError, Recovered, ReloadEntry, StoreError, TreeWait,
+    generation, history, read,
 };
 
 /// Durability of a commit against power loss.
@@ -125,7 +125,8 @@ impl Store {
     /// one that claims. Claims come over the returned channel; those of the generation before end.
     ///
     /// # Errors
-    /// The database failed: the generation before goes on as if nothing had been asked.
+    /// The database failed: the generation before goes on as if nothing had been asked. `Stopping`: claiming has ended,
+    /// and nothing was written.
     pub async fn activate(
         &self,
         generation: ActivateGeneration,
@@ -135,7 +136,8 @@ impl Store {
         Ok(claims)
     }
 
-    /// Ends claiming for good: the process stops.
+    /// Ends claiming for good, because the process stops: no generation can take over afterwards. Answered when the
+    /// last claim has been handed out.
     pub async fn stop_claiming(&self) {
         let (reply, stopped) = oneshot::channel();
         if self.inner.inbox.send(Message::StopClaiming(reply)).is_ok() {
@@ -249,10 +251,9 @@ impl Store {
     /// Stores an outcome; `reply` is called after the commit.
     pub(crate) fn submit_finalise(
         &self,
-        outcome: Arc<Finalise>,
+        prepared: Arc<PreparedOutcome>,
         reply: impl FnOnce(Result<Finalised, QueueError>) + Send + 'static,
     ) {
-        let prepared = PreparedOutcome::new(outcome);
         self.submit(BUSY_TIMEOUT, move |scope| finalise(scope, &prepared), reply);
     }
 

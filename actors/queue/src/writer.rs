@@ -21,7 +21,7 @@ use crate::board::Board;
 use crate::claim::claim_all;
 use crate::finalise::{PreparedOutcome, finalise};
 use crate::open::{BUSY_TIMEOUT, file_identity, set_synchronous};
-use crate::scope::{Asked, Effects, Frame, Installed, Operation, Scope, Undo};
+use crate::scope::{Asked, Claiming, Effects, Frame, Installed, Operation, Scope, Undo};
 use crate::watches::{TreeReply, Watches};
 use crate::{AttemptOutcome, ClaimedJob, Finalise, InterruptKind, QueueError, Synchronous};
 
@@ -44,7 +44,7 @@ pub(crate) enum Message {
     Unwatch(u64),
     /// Durability from the next commit on.
     Synchronous(Synchronous),
-    /// No more claims; answered when the last one has been handed out.
+    /// No more claims for good; answered when the last one has been handed out.
     StopClaiming(oneshot::Sender<()>),
     /// Answered when everything that came before is done.
     Flush(Box<dyn FnOnce() + Send>),
@@ -150,7 +150,13 @@ impl Writer {
         let data_version = data_version(&parts.connection)?;
         parts.shared.depth.store(board.depth(), Ordering::Release);
         Ok(Self {
-            frame: Frame { snapshot: None, dedupe_ttl: DEFAULT_DEDUPE_TTL, log_has_start, jitter: parts.jitter },
+            frame: Frame {
+                claiming: Claiming::Allowed,
+                snapshot: None,
+                dedupe_ttl: DEFAULT_DEDUPE_TTL,
+                log_has_start,
+                jitter: parts.jitter,
+            },
             connection: parts.connection,
             path: parts.path,
             inbox: parts.inbox,
@@ -177,7 +183,11 @@ impl Writer {
         let _guard = EndsUnasked(self.shared.clone());
         loop {
             let first = match self.wait() {
-                Ok(message) => Some(message),
+                Ok(message) => {
+                    // Who is about to ask as well gets into the same commit. Costs nothing where nobody else can run.
+                    std::thread::yield_now();
+                    Some(message)
+                }
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
@@ -245,8 +255,9 @@ impl Writer {
         if let Some(operation) = self.pending.pop_front() {
             return Some(operation);
         }
-        // After a close nothing new is taken.
-        while self.closing.is_none() && !controls.iter().any(|control| matches!(control, Message::Close(_))) {
+        // After a close nothing new is taken, and what comes after a stop must find it done.
+        let ends = |control: &Message| matches!(control, Message::Close(_) | Message::StopClaiming(_));
+        while self.closing.is_none() && !controls.iter().any(ends) {
             match self.inbox.try_recv() {
                 Ok(Message::Operation(operation)) => return Some(operation),
                 Ok(control) => controls.push(control),
@@ -475,6 +486,9 @@ impl Writer {
 
     /// The flip: from here on this generation enqueues and claims. What waits is claimed in the next group.
     fn install(&mut self, installed: Installed) {
+        if self.frame.claiming == Claiming::Ended {
+            return;
+        }
         self.frame.snapshot = Some(installed.snapshot);
         self.frame.dedupe_ttl = installed.policy.dedupe_ttl;
         self.claimer = Some(Claimer { policy: installed.policy, claims: installed.claims });
@@ -492,6 +506,7 @@ impl Writer {
                 }
             }
             Message::StopClaiming(reply) => {
+                self.frame.claiming = Claiming::Ended;
                 self.claimer = None;
                 let _ = reply.send(());
             }

@@ -34,7 +34,7 @@ impl Actor for RelayActor {
         match message {
             RelayMsg::Lifecycle(Lifecycle::Activate) => {}
             RelayMsg::Lifecycle(Lifecycle::Drain(reply)) => drop(reply.send(())),
-            RelayMsg::Lifecycle(Lifecycle::Crash) => return Err("crash asked for by a test".into()),
+            RelayMsg::Lifecycle(Lifecycle::Crash) => panic!("crash asked for by a test"),
         }
         Ok(())
     }

@@ -39,7 +39,7 @@ impl Actor for SchedulerActor {
         match message {
             SchedulerMsg::Lifecycle(Lifecycle::Activate) => {}
             SchedulerMsg::Lifecycle(Lifecycle::Drain(reply)) => drop(reply.send(())),
-            SchedulerMsg::Lifecycle(Lifecycle::Crash) => return Err("crash asked for by a test".into()),
+            SchedulerMsg::Lifecycle(Lifecycle::Crash) => panic!("crash asked for by a test"),
         }
         Ok(())
     }

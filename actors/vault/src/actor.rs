@@ -1,25 +1,21 @@
-//! The actor that holds the vault of its generation.
+//! The actor that keeps the vault of its generation, and the handle that composes secrets from it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use ductile_model::{AskError, Lifecycle, Link};
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ductile_model::{AskError, Lifecycle};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
 
 use crate::compose::without_vault;
 use crate::{Composed, Denied, Vault};
 
+/// How long a spawn waits for a vault that is being restarted.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Messages of the [`VaultActor`].
 pub enum VaultMsg {
-    /// Compose the secrets of a principal for one spawn.
-    Compose {
-        /// The principal.
-        principal: String,
-        /// Nothing deliverable is a refusal.
-        requires_vault: bool,
-        /// What the plugin gets, or why the job fails.
-        reply: RpcReplyPort<Result<Composed, Denied>>,
-    },
     /// Activate, drain, crash.
     Lifecycle(Lifecycle),
 }
@@ -30,12 +26,21 @@ impl From<Lifecycle> for VaultMsg {
     }
 }
 
+/// What lies on the desk: the decrypted vault, or that the generation has none.
+#[derive(Clone)]
+struct Open(Option<Vault>);
+
+/// Where the actor lays the vault out for those who compose: reading costs no hand-over between threads. Empty while
+/// the actor is down, so that nothing is composed from a state that nobody answers for.
+type Desk = watch::Sender<Option<Open>>;
+
 /// What the actor starts, and starts again, with.
 #[derive(Clone)]
 pub struct VaultArgs {
     vault: Option<Vault>,
     /// Shared by all clones: tells the first start from the later ones.
     started: Arc<AtomicBool>,
+    desk: Arc<Desk>,
 }
 
 impl VaultArgs {
@@ -43,47 +48,51 @@ impl VaultArgs {
     /// re-reads its file.
     #[must_use]
     pub fn new(vault: Option<Vault>) -> Self {
-        Self { vault, started: Arc::default() }
+        Self { vault, started: Arc::default(), desk: Arc::new(Desk::new(None)) }
+    }
+
+    /// The way to the vault that the actor with these arguments keeps, through all its restarts.
+    #[must_use]
+    pub fn handle(&self) -> VaultHandle {
+        VaultHandle(self.desk.clone())
     }
 }
 
-/// Holds the decrypted vault and composes secrets.
+/// Keeps the decrypted vault of its generation.
 pub struct VaultActor;
+
+/// State of the [`VaultActor`]: the vault is on the desk for as long as this lives.
+pub struct Keeper(Arc<Desk>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.send_replace(None);
+    }
+}
 
 impl Actor for VaultActor {
     type Msg = VaultMsg;
-    type State = Option<Vault>;
+    type State = Keeper;
     type Arguments = VaultArgs;
 
-    async fn pre_start(&self, _: ActorRef<VaultMsg>, args: VaultArgs) -> Result<Option<Vault>, ActorProcessingErr> {
-        if !args.started.swap(true, Ordering::AcqRel) {
-            return Ok(args.vault);
-        }
-        let Some(vault) = args.vault else { return Ok(None) };
-        // Without a good file there is no vault: the start fails and is tried again, and nothing is composed meanwhile.
-        let vault = tokio::task::spawn_blocking(move || vault.reopen()).await??;
-        Ok(Some(vault))
+    async fn pre_start(&self, _: ActorRef<VaultMsg>, args: VaultArgs) -> Result<Keeper, ActorProcessingErr> {
+        let VaultArgs { vault, started, desk } = args;
+        let is_restart = started.swap(true, Ordering::AcqRel);
+        let vault = match vault {
+            // Without a good file there is no vault: the start fails and is tried again, and nothing is composed
+            // meanwhile.
+            Some(vault) if is_restart => Some(tokio::task::spawn_blocking(move || vault.reopen()).await??),
+            first => first,
+        };
+        desk.send_replace(Some(Open(vault)));
+        Ok(Keeper(desk))
     }
 
-    async fn handle(
-        &self,
-        _: ActorRef<VaultMsg>,
-        message: VaultMsg,
-        vault: &mut Option<Vault>,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn handle(&self, _: ActorRef<VaultMsg>, message: VaultMsg, _: &mut Keeper) -> Result<(), ActorProcessingErr> {
         match message {
-            // Who no longer listens must not cause copies of values.
-            VaultMsg::Compose { reply, .. } if reply.is_closed() => {}
-            VaultMsg::Compose { principal, requires_vault, reply } => {
-                let answer = match vault {
-                    Some(vault) => vault.compose(&principal, requires_vault),
-                    None => without_vault(&principal, requires_vault),
-                };
-                drop(reply.send(answer));
-            }
             VaultMsg::Lifecycle(Lifecycle::Activate) => {}
             VaultMsg::Lifecycle(Lifecycle::Drain(reply)) => drop(reply.send(())),
-            VaultMsg::Lifecycle(Lifecycle::Crash) => return Err("crash asked for by a test".into()),
+            VaultMsg::Lifecycle(Lifecycle::Crash) => panic!("crash asked for by a test"),
         }
         Ok(())
     }
@@ -91,26 +100,30 @@ impl Actor for VaultActor {
 
 /// The way to the vault of a generation. Cheap to clone.
 #[derive(Clone)]
-pub struct VaultHandle(Link<VaultMsg>);
+pub struct VaultHandle(Arc<Desk>);
 
 impl VaultHandle {
-    /// A handle over a link that the supervisor keeps.
-    #[must_use]
-    pub fn new(link: Link<VaultMsg>) -> Self {
-        Self(link)
-    }
-
     /// The secrets of a principal for one spawn. Waits up to 5 s for a vault that is being restarted.
     ///
     /// # Errors
-    /// Outer: the vault did not answer (the attempt fails as `vault_unavailable`). Inner: the job must fail.
-    pub async fn compose(&self, principal: String, requires_vault: bool) -> Result<Result<Composed, Denied>, AskError> {
-        self.0
-            .ask_within(std::time::Duration::from_secs(5), |reply| VaultMsg::Compose {
-                principal,
-                requires_vault,
-                reply,
-            })
-            .await
+    /// Outer: the vault did not come back (the attempt fails as `vault_unavailable`). Inner: the job must fail.
+    pub async fn compose(&self, principal: &str, requires_vault: bool) -> Result<Result<Composed, Denied>, AskError> {
+        let open = self.open().await?;
+        Ok(match &open.0 {
+            Some(vault) => vault.compose(principal, requires_vault),
+            None => without_vault(principal, requires_vault),
+        })
+    }
+
+    async fn open(&self) -> Result<Open, AskError> {
+        if let Some(open) = self.0.borrow().as_ref() {
+            return Ok(open.clone());
+        }
+        let mut desk = self.0.subscribe();
+        let next = tokio::time::timeout(PATIENCE, desk.wait_for(Option::is_some)).await;
+        match next {
+            Ok(Ok(open)) => open.clone().ok_or(AskError::Unavailable),
+            Ok(Err(_)) | Err(_) => Err(AskError::Unavailable),
+        }
     }
 }

@@ -5,25 +5,11 @@ use std::path::Path;
 
 use age::armor::{ArmoredReader, ArmoredWriter, Format};
 use age::{DecryptError, Decryptor, Encryptor};
+use ductile_model::age_file;
 use zeroize::Zeroizing;
 
 use crate::VaultError;
 use crate::key::Identities;
-
-const BINARY: &[u8] = b"age-encryption.org/v1";
-const ARMORED: &[u8] = b"-----BEGIN AGE ENCRYPTED FILE-----";
-
-/// Whether the content of a file is age-encrypted, whatever the file is called.
-#[must_use]
-pub fn is_age_encrypted(content: &[u8]) -> bool {
-    let content = without_leading_blanks(content);
-    content.starts_with(BINARY) || content.starts_with(ARMORED)
-}
-
-fn without_leading_blanks(content: &[u8]) -> &[u8] {
-    let blanks = content.iter().take_while(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n')).count();
-    &content[blanks..]
-}
 
 /// Encrypts what `write` produces to all identities, armored. The plaintext is never held as a whole.
 pub(crate) fn encrypt(
@@ -45,13 +31,12 @@ impl Identities {
     /// # Errors
     /// Not encrypted, for another key, or damaged.
     pub fn decrypt(&self, path: &Path, content: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        if !is_age_encrypted(content) {
+        let Some(envelope) = age_file(content) else {
             return Err(VaultError::refused(path, "not an age-encrypted file"));
-        }
+        };
         // Plaintext is shorter than its envelope: with this capacity the buffer never moves.
         let mut plaintext = Zeroizing::new(Vec::with_capacity(content.len() + 1));
-        self.decrypt_into(without_leading_blanks(content), &mut plaintext)
-            .map_err(|error| VaultError::refused(path, explain(&error)))?;
+        self.decrypt_into(envelope, &mut plaintext).map_err(|error| VaultError::refused(path, explain(&error)))?;
         Ok(plaintext)
     }
 
@@ -89,13 +74,5 @@ mod tests {
                 encrypt(&identities, |out| text.chunks(1000).try_for_each(|part| out.write_all(part))).unwrap();
             assert!(*identities.decrypt(path, &sealed).unwrap() == text, "{length}");
         }
-    }
-
-    #[test]
-    fn an_age_file_is_told_by_its_first_bytes() {
-        assert!(is_age_encrypted(b"age-encryption.org/v1\n-> X25519"));
-        assert!(is_age_encrypted(b" \r\n\t-----BEGIN AGE ENCRYPTED FILE-----\n"));
-        assert!(!is_age_encrypted(b"# -----BEGIN AGE ENCRYPTED FILE-----\n"));
-        assert!(!is_age_encrypted(b""));
     }
 }

@@ -1,13 +1,34 @@
 //! What can go wrong with a vault.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+
+/// What a message is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// The blob and its lock.
+    Vault,
+    /// A file with age identities.
+    Key,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vault => "vault",
+            Self::Key => "age key",
+        })
+    }
+}
 
 /// Why the vault could not be used. No variant ever holds a value or an excerpt of the document.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
     /// A file could not be read or written.
-    #[error("vault: {what} {path}: {source}", path = path.display())]
+    #[error("{subject}: {what} {path}: {source}", path = path.display())]
     Io {
+        /// Which of the two files it is about.
+        subject: Subject,
         /// What was being done.
         what: &'static str,
         /// The file.
@@ -16,8 +37,10 @@ pub enum VaultError {
         source: std::io::Error,
     },
     /// The key file or the blob is refused.
-    #[error("vault: {path}: {reason}", path = path.display())]
+    #[error("{subject}: {path}: {reason}", path = path.display())]
     Refused {
+        /// Which of the two files it is about.
+        subject: Subject,
         /// The file.
         path: PathBuf,
         /// Why, and what to do.
@@ -47,11 +70,20 @@ pub enum VaultError {
 impl VaultError {
     pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
-        move |source| Self::Io { what, path, source }
+        move |source| Self::Io { subject: Subject::Vault, what, path, source }
     }
 
     pub(crate) fn refused(path: &Path, reason: impl Into<String>) -> Self {
-        Self::Refused { path: path.to_path_buf(), reason: reason.into() }
+        Self::Refused { subject: Subject::Vault, path: path.to_path_buf(), reason: reason.into() }
+    }
+
+    pub(crate) fn key_io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { subject: Subject::Key, what, path, source }
+    }
+
+    pub(crate) fn key_refused(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Refused { subject: Subject::Key, path: path.to_path_buf(), reason: reason.into() }
     }
 }
 

@@ -1,9 +1,9 @@
 //! Key files: who may have them, what they hold, and making new ones.
 
 use std::fmt;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,10 +11,9 @@ use age::secrecy::ExposeSecret as _;
 use age::x25519;
 use bech32::Bech32;
 use bech32::primitives::decode::CheckedHrpstring;
-use ductile_model::Secret;
+use ductile_model::{Secret, is_age_encrypted};
 use zeroize::Zeroizing;
 
-use crate::crypt::is_age_encrypted;
 use crate::{VaultError, files};
 
 const MAX_KEY_FILE: u64 = 64 * 1024;
@@ -80,9 +79,9 @@ impl Identities {
     /// # Errors
     /// What is wrong with the file and how to mend it.
     pub fn read(path: &Path) -> Result<Self, VaultError> {
-        let file = files::open_for_reading(path).map_err(VaultError::io("cannot open key file", path))?;
+        let file = files::open_for_reading(path).map_err(VaultError::key_io("cannot open key file", path))?;
         // Looked at through the descriptor: the path could be another file by now.
-        let meta = file.metadata().map_err(VaultError::io("cannot examine key file", path))?;
+        let meta = file.metadata().map_err(VaultError::key_io("cannot examine key file", path))?;
         check_custody(path, &meta)?;
         let content = read_limited(path, &file)?;
         Self::parse(path, &content)
@@ -92,9 +91,10 @@ impl Identities {
         if is_age_encrypted(content) {
             let reason = "the key file is itself encrypted, with a passphrase or to another key; \
                           decrypt it to a file of mode 0600 and name that";
-            return Err(VaultError::refused(path, reason));
+            return Err(VaultError::key_refused(path, reason));
         }
-        let text = std::str::from_utf8(content).map_err(|_| VaultError::refused(path, "the key file is not text"))?;
+        let text =
+            std::str::from_utf8(content).map_err(|_| VaultError::key_refused(path, "the key file is not text"))?;
         let mut identities = Vec::new();
         for (at, line) in text.lines().enumerate() {
             let line = line.trim();
@@ -103,13 +103,13 @@ impl Identities {
             }
             let identity = line.parse::<x25519::Identity>().ok().and_then(OwnIdentity::new).ok_or_else(|| {
                 let reason = format!("line {} of the key file is not an X25519 identity (AGE-SECRET-KEY-1…)", at + 1);
-                VaultError::refused(path, reason)
+                VaultError::key_refused(path, reason)
             })?;
             identities.push(identity);
         }
         if identities.is_empty() {
             let reason = "the key file holds no identity; make one with 'ductile secrets keygen'";
-            return Err(VaultError::refused(path, reason));
+            return Err(VaultError::key_refused(path, reason));
         }
         Ok(Self(Arc::new(identities)))
     }
@@ -127,26 +127,26 @@ impl Identities {
 
 fn check_custody(path: &Path, meta: &Metadata) -> Result<(), VaultError> {
     if !meta.is_file() {
-        return Err(VaultError::refused(path, "the key file is not a regular file"));
+        return Err(VaultError::key_refused(path, "the key file is not a regular file"));
     }
     let mode = meta.mode() & 0o7777;
     if mode & 0o077 != 0 {
         let reason = format!("the key file has mode {mode:04o}, others may read it; chmod 600 {}", path.display());
-        return Err(VaultError::refused(path, reason));
+        return Err(VaultError::key_refused(path, reason));
     }
     let user = rustix::process::geteuid().as_raw();
     if meta.uid() != user && meta.uid() != 0 {
         let reason = format!("the key file belongs to uid {}; it must belong to uid {user} or to root", meta.uid());
-        return Err(VaultError::refused(path, reason));
+        return Err(VaultError::key_refused(path, reason));
     }
     Ok(())
 }
 
 fn read_limited(path: &Path, file: &File) -> Result<Zeroizing<Vec<u8>>, VaultError> {
     let mut content = Zeroizing::new(Vec::with_capacity(MAX_KEY_FILE as usize + 2));
-    file.take(MAX_KEY_FILE + 1).read_to_end(&mut content).map_err(VaultError::io("cannot read key file", path))?;
+    file.take(MAX_KEY_FILE + 1).read_to_end(&mut content).map_err(VaultError::key_io("cannot read key file", path))?;
     if content.len() as u64 > MAX_KEY_FILE {
-        return Err(VaultError::refused(path, "the key file is larger than 64 KiB"));
+        return Err(VaultError::key_refused(path, "the key file is larger than 64 KiB"));
     }
     Ok(content)
 }
@@ -163,7 +163,7 @@ pub fn find_key(named: Option<&Path>, defaults: &[PathBuf]) -> Result<Option<(Pa
         match path.symlink_metadata() {
             Ok(_) => return Ok(Some((path.clone(), Identities::read(path)?))),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-            Err(error) => return Err(VaultError::io("cannot examine key file", path)(error)),
+            Err(error) => return Err(VaultError::key_io("cannot examine key file", path)(error)),
         }
     }
     Ok(None)
@@ -195,32 +195,46 @@ impl NewIdentity {
     }
 }
 
+/// How the temporary file of a new key begins.
+const TEMPORARY: &str = ".age-key-";
+
 /// Makes a new identity and writes it to `path` (0600, never over an existing file). Returns the public recipient.
 /// The directory must exist.
+///
+/// A kill at any instant leaves nothing at `path`, or the key whole.
 ///
 /// # Errors
 /// The file exists or can not be written.
 pub fn generate_identity(path: &Path) -> Result<String, VaultError> {
-    let directory = files::parent_of(path);
-    let directory = File::open(&directory).map_err(VaultError::io("cannot open directory", &directory))?;
+    let parent = files::parent_of(path);
+    // Opened first: once the key has its name, nothing but the flush may fail.
+    let directory = File::open(&parent).map_err(|error| no_directory(&parent, error))?;
     let identity = NewIdentity::generate();
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(VaultError::io("cannot create key file", path))?;
-    if let Err(error) = fill(&file, &directory, &identity.key_file) {
-        // Made by this call, so not somebody's key: half a key is worse than none.
-        drop(std::fs::remove_file(path));
-        return Err(VaultError::io("cannot write key file", path)(error));
-    }
+    let mut temporary = tempfile::Builder::new()
+        .prefix(TEMPORARY)
+        .tempfile_in(&parent)
+        .map_err(VaultError::key_io("cannot create a file in", &parent))?;
+    temporary
+        .write_all(identity.key_file.expose().as_bytes())
+        .and_then(|()| files::adopt_owner(temporary.as_file(), &directory))
+        .and_then(|()| temporary.as_file().sync_all())
+        .map_err(VaultError::key_io("cannot write key file", path))?;
+    temporary.persist_noclobber(path).map_err(|error| not_placed(path, error.error))?;
+    directory.sync_all().map_err(VaultError::key_io("cannot flush directory", &parent))?;
     Ok(identity.recipient)
 }
 
-fn fill(mut file: &File, directory: &File, text: &Secret) -> io::Result<()> {
-    file.write_all(text.expose().as_bytes())?;
-    files::adopt_owner(file, directory)?;
-    file.sync_all()?;
-    directory.sync_all()
+fn no_directory(parent: &Path, error: io::Error) -> VaultError {
+    if error.kind() == io::ErrorKind::NotFound {
+        return VaultError::key_refused(parent, "there is no such directory; create it and try again");
+    }
+    VaultError::key_io("cannot open directory", parent)(error)
+}
+
+fn not_placed(path: &Path, error: io::Error) -> VaultError {
+    if error.kind() == io::ErrorKind::AlreadyExists {
+        let reason = "there is a file already, or a link of that name; it was left as it is";
+        return VaultError::key_refused(path, reason);
+    }
+    VaultError::key_io("cannot create key file", path)(error)
 }

@@ -35,11 +35,10 @@ mod rules;
 mod vault;
 mod writer;
 
-pub use actor::{VaultActor, VaultArgs, VaultHandle, VaultMsg};
+pub use actor::{Keeper, VaultActor, VaultArgs, VaultHandle, VaultMsg};
 pub use compose::{Composed, Denied};
-pub use crypt::is_age_encrypted;
 pub use document::AuditFact;
-pub use error::{RuleError, VaultError};
+pub use error::{RuleError, Subject, VaultError};
 pub use genesis::Genesis;
 pub use key::{Identities, NewIdentity, find_key, generate_identity};
 pub use lock::VaultLock;
@@ -50,4 +49,4 @@ pub use vault::Vault;
 pub const ADMIN_TOKEN: &str = "core-admin-token";
 
 /// Reserved name of the gateway's own principal.
-pub(crate) const CORE: &str = "core";
+pub(crate) use ductile_model::CORE_PRINCIPAL as CORE;

@@ -15,7 +15,14 @@ use crate::{VaultError, blob, files};
 /// The file of the lock is never unlinked: who unlinks a locked file lets two holders in, each with a file of its own.
 #[derive(Debug)]
 pub struct VaultLock {
-    _held: File,
+    held: File,
+}
+
+impl Drop for VaultLock {
+    /// Closing alone would not do: a process that is being started holds a copy of every descriptor for a moment.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.held, FlockOperation::Unlock);
+    }
 }
 
 impl VaultLock {
@@ -34,7 +41,7 @@ impl VaultLock {
         }
         note_holder(&file);
         blob::remove_leftovers(&target);
-        Ok(Self { _held: file })
+        Ok(Self { held: file })
     }
 }
 
@@ -91,4 +98,20 @@ fn held_by(path: &Path, file: &File) -> String {
         "the gateway appears to be running{holder}: {} is locked; stop the service and try again, nothing was changed",
         path.display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_descriptor_in_a_starting_process_does_not_keep_the_lock() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let blob = dir.path().join("vault.age");
+        let lock = VaultLock::acquire(&blob).unwrap();
+        let _inherited = lock.held.try_clone().unwrap();
+        assert!(VaultLock::acquire(&blob).is_err());
+        drop(lock);
+        assert!(VaultLock::acquire(&blob).is_ok());
+    }
 }

@@ -91,4 +91,21 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text, r#"{"a\"":"line\nü\u0001","b":17,"c":{"a":[true],"z":null}}"#);
     }
+
+    /// The record of a configuration has this form too, made of another tree. Both are held to the same cases.
+    #[test]
+    fn the_canonical_form_is_the_one_of_the_whole_gateway() {
+        let cases = crate::reader::read(include_str!("../../model/testdata/canonical.json")).unwrap();
+        let Some(Node::List(cases)) = cases.get("cases") else { panic!("no cases") };
+        for case in cases {
+            let Node::Map(case) = case else { panic!("no case") };
+            let (Node::Map(value), Node::Text(expected)) = (&case["value"], &case["canonical"]) else {
+                panic!("no value or no text")
+            };
+            let mut out = Vec::new();
+            write_canonical(value, &mut out).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), expected.expose());
+        }
+        assert!(cases.len() > 3);
+    }
 }

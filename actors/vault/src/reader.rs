@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use ductile_model::Secret;
+use ductile_model::{Secret, YamlWord};
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 use crate::node::{Map, Node};
@@ -152,47 +152,15 @@ fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>) -> Result<N
     }
 }
 
-/// The core schema of YAML 1.2.
+/// By the core schema, where it leaves no doubt about the value.
 fn plain(text: Secret) -> Result<Node, &'static str> {
-    Ok(match text.expose() {
-        "" | "~" | "null" | "Null" | "NULL" => Node::Null,
-        "true" | "True" | "TRUE" => Node::Bool(true),
-        "false" | "False" | "FALSE" => Node::Bool(false),
-        word => match number(word)? {
-            Some(digits) => Node::Number(digits),
-            None => Node::Text(text),
-        },
+    Ok(match YamlWord::of(text.expose()) {
+        YamlWord::Null => Node::Null,
+        YamlWord::Bool(value) => Node::Bool(value),
+        YamlWord::Number(digits) => Node::Number(digits),
+        YamlWord::NoJson => return Err("a number that can not be kept exactly"),
+        YamlWord::Text => Node::Text(text),
     })
-}
-
-/// The number that a plain word is, in JSON digits; `None` when it is a text.
-fn number(word: &str) -> Result<Option<String>, &'static str> {
-    const UNFIT: &str = "a number that can not be kept exactly";
-    if serde_json::from_str::<serde_json::Number>(word).is_ok() {
-        return Ok(Some(word.to_owned()));
-    }
-    for (prefix, radix) in [("0x", 16), ("0o", 8)] {
-        if let Some(digits) = word.strip_prefix(prefix)
-            && !digits.is_empty()
-            && digits.chars().all(|c| c.is_digit(radix))
-        {
-            return u128::from_str_radix(digits, radix).map(|n| Some(n.to_string())).map_err(|_| UNFIT);
-        }
-    }
-    let unsigned = word.strip_prefix(['+', '-']).unwrap_or(word);
-    if !unsigned.is_empty() && unsigned.bytes().all(|b| b.is_ascii_digit()) {
-        return word.parse::<i128>().map(|n| Some(n.to_string())).map_err(|_| UNFIT);
-    }
-    if matches!(unsigned, ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN") {
-        return Err(UNFIT);
-    }
-    if !word.bytes().all(|b| b.is_ascii_digit() || b".eE+-".contains(&b)) {
-        return Ok(None);
-    }
-    match word.parse::<f64>() {
-        Ok(value) => serde_json::Number::from_f64(value).map(|n| Some(n.to_string())).ok_or(UNFIT),
-        Err(_) => Ok(None),
-    }
 }
 
 #[cfg(test)]

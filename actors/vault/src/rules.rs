@@ -1,7 +1,7 @@
 //! The rules by which a document may change. All of them are checked before anything is changed.
 
 use chrono::{DateTime, Utc};
-use ductile_model::Secret;
+use ductile_model::{Secret, is_principal};
 
 use crate::document::{Document, Kind, Pattern, PrincipalEntry, SecretEntry, Status, Word as _, stamp};
 use crate::{ADMIN_TOKEN, CORE, RuleError, VaultError, random};
@@ -197,8 +197,7 @@ fn check_secret_name(name: &str) -> Result<(), RuleError> {
 }
 
 fn check_principal_name(name: &str) -> Result<(), RuleError> {
-    let part = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    if name.len() <= MAX_NAME && name.split('-').all(part) {
+    if is_principal(name) {
         return Ok(());
     }
     Err(RuleError::InvalidName(

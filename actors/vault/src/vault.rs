@@ -166,6 +166,12 @@ impl Vault {
         self.inner.document.resolve(name)
     }
 
+    /// The word for the kind of a registered principal, active or revoked: `plugin`, `consumer` or `gateway`.
+    #[must_use]
+    pub fn principal_kind(&self, name: &str) -> Option<&'static str> {
+        self.inner.document.principals.get(name).map(|principal| principal.kind.word())
+    }
+
     /// The key that fingerprints of plugins are made with: the 32-byte nonce of `core`.
     ///
     /// # Errors

@@ -39,7 +39,7 @@ impl Actor for WebhookActor {
         match message {
             WebhookMsg::Lifecycle(Lifecycle::Activate) => {}
             WebhookMsg::Lifecycle(Lifecycle::Drain(reply)) => drop(reply.send(())),
-            WebhookMsg::Lifecycle(Lifecycle::Crash) => return Err("crash asked for by a test".into()),
+            WebhookMsg::Lifecycle(Lifecycle::Crash) => panic!("crash asked for by a test"),
         }
         Ok(())
     }

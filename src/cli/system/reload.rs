@@ -9,15 +9,17 @@ use ductile_queue::{Reader, ReloadRecord};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::is_named;
 use crate::cli::args::{Common, Remote};
-use crate::cli::client::{Gateway, block_on};
+use crate::cli::client::{Gateway, Limit, block_on};
 use crate::cli::report::{self, Failure};
 use crate::gateway::pid_lock::{LockState, lock_path, lock_state};
 use crate::gateway::secrets::VaultSource;
 
 /// How often the history is looked at while a signal's reload runs.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Longer than the gateway takes to answer a reload, whatever becomes of it.
+const BY_API: Duration = Duration::from_secs(70);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -41,14 +43,14 @@ pub(crate) fn run(arguments: &Arguments, common: &Common) -> Result<u8, Failure>
     if arguments.history {
         return show_history(arguments.limit, common);
     }
-    if is_named(&arguments.remote) {
+    if arguments.remote.api_url().is_some() {
         return by_api(arguments, common);
     }
     by_signal(arguments, common)
 }
 
 fn by_api(arguments: &Arguments, common: &Common) -> Result<u8, Failure> {
-    let gateway = Gateway::resolve(&arguments.remote, common, Duration::from_secs(70))?;
+    let gateway = Gateway::resolve(&arguments.remote, common, Limit::Whole(BY_API))?;
     block_on(async {
         let request = gateway.request(Method::POST, "/system/reload");
         let response = request.send().await.map_err(|error| gateway.unreachable(&error))?;
@@ -178,9 +180,7 @@ fn newest(database: &Path) -> Option<i64> {
 /// said at once, and the gateway is not asked.
 fn database(common: &Common) -> Result<std::path::PathBuf, Failure> {
     let environment = crate::environment();
-    let explicit = common.explicit_config()?;
-    let source =
-        ductile_config::locate(explicit.map(std::path::PathBuf::as_path), &environment).map_err(Failure::config)?;
+    let source = common.locate(&environment).map_err(Failure::config)?;
     let plan = plan(&source, &environment, &VaultSource::default(), Purpose::Inspecting)
         .map_err(|refusal| Failure::config(format!("the configuration does not load: {refusal}")).exiting(78))?;
     Ok(plan.config.state.path.clone())

@@ -8,9 +8,8 @@ use ductile_queue::{LogFilter, Reader, StoreError};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::source;
 use crate::cli::args::Common;
-use crate::cli::client::{Gateway, block_on};
+use crate::cli::client::{Gateway, Limit, block_on};
 use crate::cli::report::{self, Failure};
 use crate::gateway::pid_lock::{LockState, lock_path, lock_state};
 use crate::gateway::secrets::VaultSource;
@@ -62,7 +61,7 @@ pub(super) fn run(require_running: bool, common: &Common) -> Result<u8, Failure>
 }
 
 fn load(common: &Common, checks: &mut Vec<Check>) -> Option<Plan> {
-    let source = match source(common) {
+    let source = match common.locate(&crate::environment()) {
         Ok(source) => source,
         Err(problem) => {
             checks.push(Check::new("config_discovery", false, None, problem.to_string()));
@@ -134,7 +133,7 @@ fn ask(plan: &Plan) -> Option<Value> {
     if matches!(listen.host.as_str(), "" | "0.0.0.0" | "::") {
         listen.host = "127.0.0.1".to_owned();
     }
-    let gateway = Gateway::at(&format!("http://{listen}"), None, ANSWER).ok()?;
+    let gateway = Gateway::at(&format!("http://{listen}"), None, Limit::Whole(ANSWER)).ok()?;
     block_on(async {
         let response = gateway.request(Method::GET, "/healthz").send().await.map_err(|e| gateway.unreachable(&e))?;
         let text = response.text().await.map_err(|e| gateway.unreachable(&e))?;

@@ -34,6 +34,18 @@ async fn open_routes_answer_without_a_credential_and_name_only_what_exists() {
 }
 
 #[tokio::test]
+async fn health_tells_the_depth_of_the_queue_and_that_the_database_can_be_read() {
+    let site = Site::new().await;
+    let mut client = site.client("all").await;
+    assert_eq!(client.get("/healthz").await.json()["queue_depth"], 0);
+    assert_eq!(client.post("/plugin/echo/slow", "").await.status, 202);
+    let health = client.get("/healthz").await.json();
+    assert_eq!((&health["queue_depth"], &health["plugins_circuit_open"]), (&json!(1), &json!(0)));
+    site.queue.store().close().await;
+    assert_eq!(client.get("/healthz").await.status, 503);
+}
+
+#[tokio::test]
 async fn head_is_answered_on_the_open_routes_only() {
     let site = Site::new().await;
     for (path, status) in [("/", 200), ("/healthz", 200), ("/readyz", 200), ("/plugins", 405)] {

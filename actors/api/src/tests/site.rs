@@ -17,7 +17,6 @@ use ductile_queue::{
     ActivateGeneration, AttemptOutcome, ClaimPolicy, ClaimedJob, Finalise, QueueActor, QueueArgs, QueueHandle,
     QueueMsg, SnapshotRow, Store, StoreOptions, Synchronous,
 };
-use ductile_vault::VaultHandle;
 use ractor::{Actor, ActorRef};
 use tokio::sync::watch;
 
@@ -144,16 +143,8 @@ impl Site {
 
         let door = bind();
         let control = Arc::new(FakeControl::new());
-        let vault = VaultHandle::new(LinkOwner::default().link());
-        let args = ApiArgs {
-            plan,
-            queue: queue.clone(),
-            vault,
-            hub,
-            clock,
-            control: control.clone(),
-            door: Some(door.clone()),
-        };
+        let args =
+            ApiArgs { plan, queue: queue.clone(), hub, clock, control: control.clone(), door: Some(door.clone()) };
         let api = start(&args).await;
         Self { door, store, queue, control, api, args, gate, _link: link, dir }
     }
@@ -190,8 +181,12 @@ impl Site {
 }
 
 pub(crate) fn bind() -> Door {
-    let limits =
-        DoorLimits { header_timeout: Duration::from_secs(10), max_connections: 512, max_header_bytes: 32 << 10 };
+    let limits = DoorLimits {
+        header_timeout: Duration::from_secs(10),
+        response_timeout: Duration::from_secs(600),
+        max_connections: 512,
+        max_header_bytes: 32 << 10,
+    };
     Door::bind("127.0.0.1:0", limits).unwrap()
 }
 
@@ -292,6 +287,7 @@ async fn run_job(queue: QueueHandle, job: ClaimedJob, mut gate: watch::Receiver<
         }
     };
     let finalised = queue
+        .store()
         .finalise(Finalise {
             job: job.id.clone(),
             attempt: job.attempt,

@@ -49,6 +49,8 @@ pub(crate) enum Kind {
     Word(&'static [&'static str]),
     /// A duration, or `hourly`, `daily`, `weekly`, `monthly`.
     Interval,
+    /// Letters and digits in parts joined by hyphens, and none of the reserved ones.
+    Name { longest: usize, reserved: &'static [&'static str] },
     /// Number or text, kept as it is.
     NumberOrText,
 }
@@ -105,6 +107,19 @@ pub(crate) enum Merge {
     Sticky,
 }
 
+/// Whether a section may do without a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// It may.
+    Optional,
+    /// It may not.
+    Required,
+    /// It may not where another key of the section has one of these values.
+    RequiredFor { key: &'static str, values: &'static [&'static str] },
+    /// The section must have exactly one of these keys, of which this is one.
+    OneOf(&'static [&'static str]),
+}
+
 /// One row of the table.
 #[derive(Debug)]
 pub(crate) struct Key {
@@ -114,6 +129,7 @@ pub(crate) struct Key {
     pub(crate) fallback: Fallback,
     pub(crate) reload: Reload,
     pub(crate) merge: Merge,
+    pub(crate) need: Need,
 }
 
 /// The table as a tree.
@@ -125,8 +141,14 @@ pub(crate) struct Schema {
     each: Option<Box<Schema>>,
 }
 
-static ROOT_KEY: Key =
-    Key { path: "", kind: Kind::Section, fallback: Fallback::Empty, reload: Reload::Swap, merge: Merge::Recurse };
+static ROOT_KEY: Key = Key {
+    path: "",
+    kind: Kind::Section,
+    fallback: Fallback::Empty,
+    reload: Reload::Swap,
+    merge: Merge::Recurse,
+    need: Need::Optional,
+};
 
 static ROOT: LazyLock<Schema> = LazyLock::new(|| tree(|path| (!path.starts_with(STEP)).then_some(path)));
 static STEP_SCHEMA: LazyLock<Schema> =
@@ -206,6 +228,27 @@ mod tests {
                 assert!(parent == STEP || seen.contains(parent), "{} has no parent row", key.path);
             }
             assert!(seen.insert(key.path), "{} stands twice in the table", key.path);
+        }
+    }
+
+    #[test]
+    fn the_keys_that_a_need_speaks_of_stand_in_the_same_section() {
+        for key in keys() {
+            let Some((section, name)) = key.path.rsplit_once('.') else { continue };
+            let row = |name: &str| keys().iter().find(|other| other.path == format!("{section}.{name}"));
+            match key.need {
+                Need::OneOf(group) => {
+                    assert!(group.contains(&name), "{} is not in its own group", key.path);
+                    for other in group {
+                        assert_eq!(row(other).map(|row| row.need), Some(key.need), "{section}.{other}");
+                    }
+                }
+                Need::RequiredFor { key: other, values } => {
+                    let Some(Kind::Word(words)) = row(other).map(|row| row.kind) else { panic!("{}", key.path) };
+                    assert!(values.iter().all(|value| words.contains(value)), "{}", key.path);
+                }
+                Need::Optional | Need::Required => {}
+            }
         }
     }
 

@@ -1,11 +1,13 @@
 //! The rows. A row stands after the row of its parent.
 
+use ductile_model::{CORE_PRINCIPAL, LONGEST_PRINCIPAL};
+
 use super::Fallback::{Computed, Empty, Nothing, Text as Default};
 use super::Kind::{
-    Amount, Any, Bool, Duration, Free, Int, Interval, List, Listen, Map, Number, NumberOrText, Path, SecretRef,
+    Amount, Any, Bool, Duration, Free, Int, Interval, List, Listen, Map, Name, Number, NumberOrText, Path, SecretRef,
     Section, Size, Steps, Text, Url, Word,
 };
-use super::{Fallback, Key, Kind, Merge, Reload, Zero};
+use super::{Fallback, Key, Kind, Merge, Need, Reload, Zero};
 
 /// A count of at least 1; 0 asks for the default.
 const COUNT: Kind = Int { min: 0, max: u32::MAX as i64, zero: Zero::Default };
@@ -27,7 +29,7 @@ const fn key(path: &'static str, kind: Kind, fallback: Fallback) -> Key {
         List | Steps => Merge::Append,
         _ => Merge::Last,
     };
-    Key { path, kind, fallback, reload: Reload::Swap, merge }
+    Key { path, kind, fallback, reload: Reload::Swap, merge, need: Need::Optional }
 }
 
 impl Key {
@@ -40,8 +42,39 @@ impl Key {
         self.merge = Merge::Sticky;
         self
     }
+
+    const fn required(mut self) -> Self {
+        self.need = Need::Required;
+        self
+    }
+
+    const fn required_for(mut self, key: &'static str, values: &'static [&'static str]) -> Self {
+        self.need = Need::RequiredFor { key, values };
+        self
+    }
+
+    const fn one_of(mut self, keys: &'static [&'static str]) -> Self {
+        self.need = Need::OneOf(keys);
+        self
+    }
 }
 
+/// A name of another gateway.
+const GATEWAY: Kind = Name { longest: 63, reserved: &[] };
+/// A principal that a plugin may act as.
+const PRINCIPAL: Kind = Name { longest: LONGEST_PRINCIPAL, reserved: &[CORE_PRINCIPAL] };
+
+/// When a schedule fires.
+const TRIGGERS: &[&str] = &["every", "cron", "at", "after"];
+/// What a webhook starts.
+const TARGETS: &[&str] = &["plugin", "pipeline", "event"];
+/// How a webhook names its secrets.
+const HOOK_SECRETS: &[&str] = &["secret_ref", "secret_refs"];
+/// How a peer names its secrets.
+const PEER_SECRETS: &[&str] = &["secret_ref", "keys"];
+
+/// Schemes whose sender decides in which header the signature comes.
+const HEADER_SCHEMES: &[&str] = &["hmac-sha256", "hmac-sha256-base64", "token"];
 const SCHEMES: &[&str] = &[
     "hmac-sha256",
     "github",
@@ -138,15 +171,15 @@ pub(super) static KEYS: &[Key] = &[
     key("plugins.*.enabled", Bool, Default("false")),
     key("plugins.*.uses", Text, Nothing),
     key("plugins.*.run_as", Text, Nothing),
-    key("plugins.*.vault_principal", Text, Nothing),
+    key("plugins.*.vault_principal", PRINCIPAL, Nothing),
     key("plugins.*.requires_vault", Bool, Default("false")),
     key("plugins.*.schedules", List, Empty),
     key("plugins.*.schedules.*", Section, Nothing),
     key("plugins.*.schedules.*.id", Text, Default("default")),
-    key("plugins.*.schedules.*.every", Interval, Nothing),
-    key("plugins.*.schedules.*.cron", Text, Nothing),
-    key("plugins.*.schedules.*.at", Text, Nothing),
-    key("plugins.*.schedules.*.after", TIME_FROM_ZERO, Nothing),
+    key("plugins.*.schedules.*.every", Interval, Nothing).one_of(TRIGGERS),
+    key("plugins.*.schedules.*.cron", Text, Nothing).one_of(TRIGGERS),
+    key("plugins.*.schedules.*.at", Text, Nothing).one_of(TRIGGERS),
+    key("plugins.*.schedules.*.after", TIME_FROM_ZERO, Nothing).one_of(TRIGGERS),
     key("plugins.*.schedules.*.command", Text, Default("poll")),
     key("plugins.*.schedules.*.payload", Free, Empty),
     key("plugins.*.schedules.*.jitter", TIME_FROM_ZERO, Default("0")),
@@ -200,11 +233,11 @@ pub(super) static KEYS: &[Key] = &[
     // Other gateways.
     key("instances", List, Empty),
     key("instances.*", Section, Nothing),
-    key("instances.*.name", Text, Nothing),
+    key("instances.*.name", GATEWAY, Nothing).required(),
     key("instances.*.enabled", Bool, Default("false")),
-    key("instances.*.base_url", Url, Nothing),
-    key("instances.*.ingress_path", Text, Nothing),
-    key("instances.*.secret_ref", SecretRef, Nothing),
+    key("instances.*.base_url", Url, Nothing).required(),
+    key("instances.*.ingress_path", Text, Nothing).required(),
+    key("instances.*.secret_ref", SecretRef, Nothing).required(),
     key("instances.*.key_id", Text, Nothing),
     key("instances.*.timeout", TIME, Default("10s")),
     key("instances.*.allow", List, Empty),
@@ -226,14 +259,14 @@ pub(super) static KEYS: &[Key] = &[
     key("remote_ingress.sync.max_concurrent", COUNT, Default("4")),
     key("remote_ingress.peers", List, Empty),
     key("remote_ingress.peers.*", Section, Nothing),
-    key("remote_ingress.peers.*.name", Text, Nothing),
+    key("remote_ingress.peers.*.name", GATEWAY, Nothing).required(),
     key("remote_ingress.peers.*.enabled", Bool, Default("false")),
-    key("remote_ingress.peers.*.secret_ref", SecretRef, Nothing),
+    key("remote_ingress.peers.*.secret_ref", SecretRef, Nothing).one_of(PEER_SECRETS),
     key("remote_ingress.peers.*.key_id", Text, Nothing),
-    key("remote_ingress.peers.*.keys", List, Nothing),
+    key("remote_ingress.peers.*.keys", List, Nothing).one_of(PEER_SECRETS),
     key("remote_ingress.peers.*.keys.*", Section, Nothing),
-    key("remote_ingress.peers.*.keys.*.key_id", Text, Nothing),
-    key("remote_ingress.peers.*.keys.*.secret_ref", SecretRef, Nothing),
+    key("remote_ingress.peers.*.keys.*.key_id", Text, Nothing).required(),
+    key("remote_ingress.peers.*.keys.*.secret_ref", SecretRef, Nothing).required(),
     key("remote_ingress.peers.*.accept", List, Empty),
     key("remote_ingress.peers.*.accept.*", Text, Nothing),
     key("remote_ingress.peers.*.baggage", Section, Empty),
@@ -246,9 +279,9 @@ pub(super) static KEYS: &[Key] = &[
     // Routing.
     key("routes", List, Empty),
     key("routes.*", Section, Nothing),
-    key("routes.*.from", Text, Nothing),
-    key("routes.*.event_type", Text, Nothing),
-    key("routes.*.to", Text, Nothing),
+    key("routes.*.from", Text, Nothing).required(),
+    key("routes.*.event_type", Text, Nothing).required(),
+    key("routes.*.to", Text, Nothing).required(),
     key("webhooks", Section, Empty),
     key("webhooks.listen", Listen, Default("127.0.0.1:8091")).reload(Reload::Rebind),
     key("webhooks.max_in_flight", COUNT, Default("128")),
@@ -257,17 +290,17 @@ pub(super) static KEYS: &[Key] = &[
     key("webhooks.endpoints", List, Empty),
     key("webhooks.endpoints.*", Section, Nothing),
     key("webhooks.endpoints.*.name", Text, Computed),
-    key("webhooks.endpoints.*.path", Text, Nothing),
-    key("webhooks.endpoints.*.plugin", Text, Nothing),
-    key("webhooks.endpoints.*.pipeline", Text, Nothing),
-    key("webhooks.endpoints.*.event", Text, Nothing),
+    key("webhooks.endpoints.*.path", Text, Nothing).required(),
+    key("webhooks.endpoints.*.plugin", Text, Nothing).one_of(TARGETS),
+    key("webhooks.endpoints.*.pipeline", Text, Nothing).one_of(TARGETS),
+    key("webhooks.endpoints.*.event", Text, Nothing).one_of(TARGETS),
     key("webhooks.endpoints.*.command", Text, Default("handle")),
     key("webhooks.endpoints.*.event_type", Text, Default("webhook.received")),
-    key("webhooks.endpoints.*.secret_ref", SecretRef, Nothing),
-    key("webhooks.endpoints.*.secret_refs", List, Nothing),
+    key("webhooks.endpoints.*.secret_ref", SecretRef, Nothing).one_of(HOOK_SECRETS),
+    key("webhooks.endpoints.*.secret_refs", List, Nothing).one_of(HOOK_SECRETS),
     key("webhooks.endpoints.*.secret_refs.*", SecretRef, Nothing),
     key("webhooks.endpoints.*.scheme", Word(SCHEMES), Default("hmac-sha256")),
-    key("webhooks.endpoints.*.signature_header", Text, Nothing),
+    key("webhooks.endpoints.*.signature_header", Text, Nothing).required_for("scheme", HEADER_SCHEMES),
     key("webhooks.endpoints.*.timestamp_header", Text, Nothing),
     key("webhooks.endpoints.*.signed_payload", Text, Nothing),
     key("webhooks.endpoints.*.tolerance", TIME, Default("5m")),
@@ -289,7 +322,7 @@ pub(super) static KEYS: &[Key] = &[
     key("webhooks.endpoints.*.response.content_type", Text, Nothing),
     key("pipelines", List, Empty),
     key("pipelines.*", Section, Nothing),
-    key("pipelines.*.name", Text, Nothing),
+    key("pipelines.*.name", Text, Nothing).required(),
     key("pipelines.*.on", Text, Nothing),
     key("pipelines.*.on-hook", Text, Nothing),
     key("pipelines.*.from_plugin", Text, Nothing),

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use ductile_model::Problem;
+use ductile_model::{Problem, is_age_encrypted};
 
 use super::interpolate::{Variables, references};
 use super::{envfile, paths};
@@ -101,6 +101,14 @@ struct Wish<'w> {
     key: String,
     place: Place,
     from: &'w Path,
+    /// What was written, when it holds variables: their values are not shown.
+    written: Option<String>,
+}
+
+impl Wish<'_> {
+    fn shown(&self, path: &Path) -> String {
+        self.written.as_ref().map_or_else(|| path.display().to_string(), |written| format!("{written:?}"))
+    }
 }
 
 struct Collector<'s> {
@@ -175,7 +183,7 @@ impl Collector<'_> {
                 match wish {
                     Some(wish) => self.problem(
                         wish,
-                        format!("{}: {}: {message} (declared in {})", wish.key, path.display(), wish.from.display()),
+                        format!("{}: {}: {message} (declared in {})", wish.key, wish.shown(path), wish.from.display()),
                     ),
                     None => {
                         let message = format!("the configuration file can not be read: {message}");
@@ -189,7 +197,7 @@ impl Collector<'_> {
 
     fn take_includes(&mut self, from: &Path, entries: Vec<(String, Node)>) {
         for (key, node) in entries {
-            let wish = Wish { key, place: node.place, from };
+            let wish = Wish { key, place: node.place, from, written: None };
             let Some(text) = self.entry_text(&wish, &node) else { continue };
             if text.contains("${") {
                 let message = format!("{}: environment interpolation is not allowed in include paths", wish.key);
@@ -213,11 +221,16 @@ impl Collector<'_> {
 
     fn take_env_files(&mut self, from: &Path, entries: Vec<(String, Node)>) {
         for (key, node) in entries {
-            let wish = Wish { key, place: node.place, from };
-            let Some(text) = self.entry_text(&wish, &node) else { continue };
-            let Some(text) = self.process_variables(&wish, &text) else { continue };
+            let mut wish = Wish { key, place: node.place, from, written: None };
+            let Some(written) = self.entry_text(&wish, &node) else { continue };
+            let Some(text) = self.process_variables(&wish, &written) else { continue };
+            let varies = references(&written).next().is_some();
+            wish.written = varies.then_some(written);
             match self.place(&text, from) {
-                Err(message) => self.problem(&wish, format!("{}: {message}", wish.key)),
+                Err(message) => {
+                    let hidden = wish.written.as_ref().map(|written| format!("{written:?} is not a usable path"));
+                    self.problem(&wish, format!("{}: {}", wish.key, hidden.unwrap_or(message)));
+                }
                 Ok(path) => {
                     // The same file may be named by several fragments; it is read once.
                     if self.found.env_files.iter().any(|index| self.found.files.0[*index].path == path) {
@@ -311,7 +324,7 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     if bytes.len() as u64 > MAX_BYTES {
         return Err("the file is larger than 10 MiB".to_owned());
     }
-    if bytes.starts_with(b"age-encryption.org/v1") || bytes.starts_with(b"-----BEGIN AGE ENCRYPTED FILE-----") {
+    if is_age_encrypted(&bytes) {
         return Err("the file is age-encrypted; encrypted configuration files are not supported by this version yet; \
                     decrypt it or keep the values in the vault"
             .to_owned());

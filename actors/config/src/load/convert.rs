@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ductile_model::{format_duration, parse_duration, parse_size};
+use ductile_model::{format_duration, is_hyphenated, parse_duration, parse_size};
 use serde_json::Value;
 
 use super::paths;
@@ -65,6 +65,16 @@ pub(crate) fn convert(kind: Kind, scalar: &Scalar, bases: Bases<'_>) -> Result<O
             .ok_or_else(|| wrong("host:port with port 0 to 65535")),
         Kind::Url if is_http_url(text) => some(Value::from(text)),
         Kind::Url => Err(wrong("an absolute http:// or https:// URL")),
+        Kind::Name { longest, reserved } => {
+            if text.len() > longest || !is_hyphenated(text) {
+                let form = "lower-case letters and digits, in parts joined by single hyphens";
+                return Err(wrong(&format!("a name of at most {longest} {form}")));
+            }
+            if reserved.contains(&text) {
+                return Err(format!("must not be {}: that is the gateway itself", scalar.shown()));
+            }
+            some(Value::from(text))
+        }
         Kind::Word(words) if words.contains(&text) => some(Value::from(text)),
         Kind::Word(words) => Err(wrong(&format!("one of {}", words.join(", ")))),
         Kind::NumberOrText | Kind::Any => Ok(Some(scalar_json(scalar))),
@@ -184,10 +194,13 @@ mod tests {
 
     #[test]
     fn a_value_from_the_environment_is_not_shown_in_a_message() {
-        let mut scalar = Scalar::new("hunter2".into(), true);
-        scalar.vars.push("PIN".into());
-        for kind in [Kind::Bool, Kind::Size, Kind::Duration { zero: Zero::Itself }, Kind::Word(&["a"]), Kind::Listen] {
-            assert!(!convert(kind, &scalar, bases()).unwrap_err().contains("hunter2"));
+        let mut scalar = Scalar::new("${PIN}".into(), true);
+        scalar.substitute("hunter_2".into(), vec!["PIN".into()]);
+        let name = Kind::Name { longest: 9, reserved: &[] };
+        let duration = Kind::Duration { zero: Zero::Itself };
+        for kind in [Kind::Bool, Kind::Size, duration, Kind::Word(&["a"]), Kind::Listen, Kind::Url, name] {
+            let message = convert(kind, &scalar, bases()).unwrap_err();
+            assert!(!message.contains("hunter_2") && message.contains("${PIN}"), "{message}");
         }
     }
 }

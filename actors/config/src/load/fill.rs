@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::collect::Files;
 use super::convert::{Bases, boolean, convert, json};
 use crate::keys::{Fallback, Kind, Schema, root};
-use crate::redact::is_sensitive_variable;
+use crate::redact::is_sensitive;
 use crate::scalar::Scalar;
 use crate::yaml::{Data, Entry, Node};
 
@@ -128,7 +128,7 @@ impl Filler<'_> {
     fn mark(&mut self, node: &Node) {
         match &node.data {
             Data::Scalar(scalar) => {
-                if scalar.vars.iter().any(|name| is_sensitive_variable(name)) {
+                if scalar.vars.iter().any(|name| is_sensitive(name)) {
                     self.taint.values.insert(self.path.clone());
                 }
             }
@@ -149,7 +149,7 @@ impl Filler<'_> {
     }
 
     fn mark_key(&mut self, key: &Scalar) {
-        if key.vars.iter().any(|name| is_sensitive_variable(name)) {
+        if key.vars.iter().any(|name| is_sensitive(name)) {
             self.taint.keys.insert(self.path.clone());
         }
     }

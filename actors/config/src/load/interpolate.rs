@@ -102,9 +102,8 @@ fn substitute(scalar: &mut Scalar, variables: &Variables<'_>) {
     }
     if !vars.is_empty() {
         text.push_str(&scalar.text[end..]);
-        scalar.text = text;
+        scalar.substitute(text, vars);
     }
-    scalar.vars = vars;
     scalar.unset = unset;
 }
 
@@ -147,6 +146,7 @@ mod tests {
         assert_eq!(scalar.text, "${B} ${U}");
         assert_eq!(scalar.unset, ["U"]);
         assert_eq!(scalar.vars, ["A"]);
+        assert_eq!(scalar.shown(), "\"${A} ${U}\"");
     }
 
     proptest! {

@@ -36,7 +36,8 @@ impl Search<'_> {
             Data::Map(entries) => {
                 for entry in entries {
                     let name = entry.key.text.as_str();
-                    let field = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+                    let shown = entry.key.written();
+                    let field = if path.is_empty() { shown.to_owned() } else { format!("{path}.{shown}") };
                     let child = schema.and_then(|schema| schema.child(name));
                     let entered = self.enter_plugin_config(schema, child, node, path);
                     self.scalar(None, &entry.key, entry.place, &field);

@@ -70,7 +70,7 @@ impl Merger<'_> {
 
     fn warn_replaced(&mut self, schema: Option<&Schema>, first: &Entry, second: &Entry) {
         let map = schema.map_or("", |schema| schema.key.path);
-        let field = format!("{map}.{}", second.key.text);
+        let field = format!("{map}.{}", second.key.written());
         let name = |entry: &Entry| self.files.path(entry.place).map_or(String::new(), |p| p.display().to_string());
         let message = format!(
             "{field} is defined in {} and again in {}; the later definition replaces the earlier one as a whole",

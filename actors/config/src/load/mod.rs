@@ -10,6 +10,7 @@ mod fill;
 pub(crate) mod interpolate;
 mod leftover;
 mod merge;
+mod needs;
 pub(crate) mod paths;
 mod references;
 mod shape;
@@ -17,6 +18,7 @@ mod tokens;
 mod validate;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ductile_model::{Problem, Refusal, Secret};
@@ -56,9 +58,9 @@ pub(crate) struct Failed {
 
 /// A secret that the configuration names.
 pub(crate) struct UsedSecret {
-    /// Dotted path of the key that names it.
+    /// Dotted path of the key that names it, as it was written.
     pub(crate) purpose: String,
-    /// Its name.
+    /// Its name, as it was written.
     pub(crate) name: String,
     /// Where it was found.
     pub(crate) origin: SecretOrigin,
@@ -119,6 +121,7 @@ fn run(
     let context = Context { files: &files, merged: &merged, config: &config, vault: &vault, purpose };
     let mut secrets = Vec::new();
     validate::validate(&context, &mut problems, warnings);
+    needs::check(&context, &effective, &mut problems, warnings);
     let tokens = tokens::resolve(&context, &mut secrets, &mut problems, warnings);
     references::resolve(&context, &mut secrets, &mut problems, warnings);
     stop_at(problems)?;
@@ -169,6 +172,15 @@ pub fn vault_places(source: &Source, env: &Environment) -> Result<VaultPlaces, R
     found.map_err(|problems| Refusal::rejected("load", problems))
 }
 
+/// Where a configuration keeps its state. Works as early as [`vault_places`]: no secret needs to be found for it.
+///
+/// # Errors
+/// All problems of the first phase that has one.
+pub fn state_path(source: &Source, env: &Environment) -> Result<PathBuf, Refusal> {
+    let understood = read(source, env, &mut Vec::new()).map_err(|problems| Refusal::rejected("load", problems))?;
+    Ok(understood.config.state.path)
+}
+
 /// What the checks of the last phase look at.
 pub(crate) struct Context<'c> {
     files: &'c Files,
@@ -181,8 +193,21 @@ pub(crate) struct Context<'c> {
 impl Context<'_> {
     /// A problem at the deepest part of a path that was written.
     fn problem(&self, category: &'static str, path: &[&str], message: impl Into<String>) -> Problem {
-        let problem = Problem::new(category, message).at_field(dotted(path));
+        let problem = Problem::new(category, message).at_field(self.merged.shown_path(path));
         self.files.at(problem, self.merged.place_of(path))
+    }
+
+    /// The scalar at a path as a message quotes it; `default` when none was written there.
+    fn shown(&self, path: &[&str], default: &str) -> String {
+        self.merged.shown(path).unwrap_or_else(|| format!("{default:?}"))
+    }
+
+    /// An entry with what a person calls it.
+    fn called(&self, entry: &[&str]) -> String {
+        let node = self.merged.find(entry);
+        let name = ["path", "name"].iter().find_map(|key| Some(node?.get(key)?.scalar()?.written()));
+        let place = self.merged.shown_path(entry);
+        name.map_or_else(|| place.clone(), |name| format!("{place} ({name})"))
     }
 
     /// The vault exists and is to be filled through the gateway itself: there is no API token yet.

@@ -2,9 +2,9 @@
 
 use ductile_model::{Problem, Secret};
 
-use super::{Context, SecretOrigin, UsedSecret, Vault, dotted};
+use super::{Context, SecretOrigin, UsedSecret, Vault};
 use crate::keys::{Kind, Schema, root};
-use crate::scalar::Core;
+use crate::scalar::{Core, Scalar};
 use crate::yaml::{Data, Node};
 
 /// What the vault says to a name.
@@ -48,17 +48,22 @@ pub(super) fn resolve(
 
 struct LegacyEntry {
     name: String,
-    value: Secret,
+    /// The name as a message quotes it.
+    shown: String,
+    /// `None`: a variable of it is not set, or nothing is left of it without blanks.
+    value: Option<Secret>,
     index: usize,
 }
 
 fn legacy_table(merged: &Node) -> Vec<LegacyEntry> {
     let items = merged.find(&["tokens"]).map(Node::items).unwrap_or_default().iter().enumerate();
-    let text = |node: &Node, key: &str| Some(node.get(key)?.scalar()?.text.clone());
     items
         .filter_map(|(index, node)| {
-            let (name, value) = (text(node, "name")?, text(node, "key")?);
-            Some(LegacyEntry { name, value: Secret::new(value), index })
+            let (name, key) = (node.get("name")?.scalar()?, node.get("key")?.scalar()?);
+            // What is left of an unset variable is a text that everybody can guess.
+            let is_usable = key.unset.is_empty() && !key.text.trim().is_empty();
+            let value = is_usable.then(|| Secret::new(key.text.clone()));
+            Some(LegacyEntry { name: name.text.clone(), shown: name.shown(), value, index })
         })
         .collect()
 }
@@ -78,7 +83,7 @@ impl Walk<'_> {
             return;
         }
         match (schema.key.kind, &node.data) {
-            (Kind::SecretRef, Data::Scalar(scalar)) if !scalar.is_null() => self.reference(&scalar.text),
+            (Kind::SecretRef, Data::Scalar(scalar)) if !scalar.is_null() => self.reference(scalar),
             (Kind::Section | Kind::Map, Data::Map(entries)) => {
                 for entry in entries {
                     if let Some(child) = schema.child(&entry.key.text) {
@@ -105,10 +110,11 @@ impl Walk<'_> {
             for entry in config.iter().filter(|entry| entry.key.text.ends_with("_ref")) {
                 self.path = ["plugins", &plugin.key.text, "config", &entry.key.text].map(str::to_owned).to_vec();
                 match entry.value.scalar() {
-                    Some(scalar) if scalar.core() == Core::Text => self.reference(&scalar.text),
+                    Some(scalar) if scalar.core() == Core::Text => self.reference(scalar),
                     _ => {
                         let path: Vec<_> = self.path.iter().map(String::as_str).collect();
-                        let message = format!("{} must be a string: the name of a vault secret", dotted(&path));
+                        let place = merged.shown_path(&path);
+                        let message = format!("{place} must be a string: the name of a vault secret");
                         self.problems.push(self.context.problem("load", &path, message));
                     }
                 }
@@ -117,14 +123,14 @@ impl Walk<'_> {
         self.path.clear();
     }
 
-    fn reference(&mut self, name: &str) {
+    fn reference(&mut self, name: &Scalar) {
         let path: Vec<_> = self.path.iter().map(String::as_str).collect();
-        let purpose = dotted(&path);
-        let found = self.find(name);
+        let purpose = self.context.merged.shown_path(&path);
+        let found = self.find(&name.text);
         let (origin, value) = match found {
             Ok((origin, value)) => (origin, Some(value)),
             Err(cause) => {
-                let message = format!("{}: secret_ref {name:?} {cause}", self.location(&path));
+                let message = format!("{}: secret_ref {} {cause}", self.location(&path), name.shown());
                 if self.context.tolerates_missing_secrets() {
                     self.warnings.push(self.context.problem("load", &path, message));
                 } else {
@@ -133,7 +139,7 @@ impl Walk<'_> {
                 (SecretOrigin::Vault, None)
             }
         };
-        self.secrets.push(UsedSecret { purpose, name: name.to_owned(), origin, value });
+        self.secrets.push(UsedSecret { purpose, name: name.written().to_owned(), origin, value });
     }
 
     /// The vault first. The older table only answers for names that the vault does not have at all.
@@ -143,11 +149,16 @@ impl Walk<'_> {
             Vault::Absent => true,
             Vault::Blind => false,
         };
-        let legacy = self.legacy.iter().find(|entry| entry.name == name && !entry.value.is_empty());
-        match (look_up(self.context, name), legacy) {
-            (Finding::Value(value), _) => Ok((SecretOrigin::Vault, value)),
-            (Finding::Missing(_), Some(legacy)) if unknown => Ok((SecretOrigin::LegacyTable, legacy.value.clone())),
-            (Finding::Missing(cause), _) => Err(cause),
+        let mut named = self.legacy.iter().filter(|entry| entry.name == name).peekable();
+        let unusable = named.peek().map(|entry| entry.index);
+        let legacy = named.find_map(|entry| entry.value.clone());
+        match (look_up(self.context, name), legacy, unusable) {
+            (Finding::Value(value), _, _) => Ok((SecretOrigin::Vault, value)),
+            (Finding::Missing(_), Some(value), _) if unknown => Ok((SecretOrigin::LegacyTable, value)),
+            (Finding::Missing(cause), None, Some(index)) if unknown => {
+                Err(format!("{cause}, and tokens[{index}] has no value: its variable is not set, or empty"))
+            }
+            (Finding::Missing(cause), _, _) => Err(cause),
         }
     }
 
@@ -155,10 +166,7 @@ impl Walk<'_> {
     fn location(&self, path: &[&str]) -> String {
         let end = path.iter().rposition(|segment| segment.starts_with('[')).map_or(path.len(), |at| at + 1);
         let end = if path.first() == Some(&"plugins") { path.len() } else { end };
-        let entry = &path[..end];
-        let node = self.context.merged.find(entry);
-        let name = ["path", "name"].iter().find_map(|key| Some(node?.get(key)?.scalar()?.text.clone()));
-        name.map_or_else(|| dotted(entry), |name| format!("{} ({name})", dotted(entry)))
+        self.context.called(&path[..end])
     }
 
     fn warn_about_the_legacy_table(&mut self) {
@@ -171,7 +179,7 @@ impl Walk<'_> {
             if projection.resolve(&entry.name).is_ok() {
                 let index = format!("[{}]", entry.index);
                 let message =
-                    format!("secret {:?} is in the vault and in tokens[]; the vault value is used", entry.name);
+                    format!("secret {} is in the vault and in tokens[]; the vault value is used", entry.shown);
                 self.warnings.push(self.context.problem("load", &["tokens", &index], message));
             }
         }

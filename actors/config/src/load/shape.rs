@@ -64,7 +64,8 @@ impl Shape<'_> {
 
     fn entry(&mut self, schema: &Schema, entry: &Entry, path: &str) {
         let name = entry.key.text.as_str();
-        let field = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        let shown = entry.key.written();
+        let field = if path.is_empty() { shown.to_owned() } else { format!("{path}.{shown}") };
         match schema.child(name) {
             Some(child) => self.check(child, &entry.value, &field),
             None if is_retired(schema.key.path, name) => {}
@@ -90,7 +91,7 @@ impl Shape<'_> {
             }
             Data::Map(entries) => {
                 for entry in entries {
-                    self.free(&entry.value, &format!("{path}.{}", entry.key.text));
+                    self.free(&entry.value, &format!("{path}.{}", entry.key.written()));
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! API tokens: their scope documents and their values.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use ductile_model::Problem;
 use serde_json::Value;
@@ -11,6 +12,7 @@ use super::references::{Finding, look_up};
 use super::{Context, SecretOrigin, UsedSecret, paths};
 use crate::Scopes;
 use crate::plan::{ApiToken, Purpose};
+use crate::scalar::Scalar;
 use crate::yaml::Node;
 
 const TOKENS: [&str; 3] = ["api", "auth", "tokens"];
@@ -62,13 +64,20 @@ impl Reader<'_> {
     fn document(&mut self, path: &[&str], token: &Value) -> Option<Vec<String>> {
         let name = token.get("scopes_file")?.as_str()?;
         let at = super::dotted(path);
-        let read = paths::resolve(name, self.bases.config_dir, self.bases.home).and_then(|file| {
+        let written = |key: &str| self.merged.find(path)?.get(key)?.scalar();
+        // What came from a variable is named as it was written, everything else by its whole path.
+        let variable = written("scopes_file").filter(|scalar| !scalar.vars.is_empty()).map(Scalar::shown);
+        let shown = |file: &Path| variable.clone().unwrap_or_else(|| file.display().to_string());
+        let expected_hash = written("scopes_hash").map_or(String::new(), |scalar| scalar.written().to_owned());
+        let resolved = paths::resolve(name, self.bases.config_dir, self.bases.home);
+        let resolved = resolved.map_err(|error| variable.clone().unwrap_or(error));
+        let read = resolved.and_then(|file| {
             let known = self.files.0.iter().position(|known| known.path == file);
             match known {
                 Some(index) => Ok(index),
                 None => read_file(&file)
                     .map(|bytes| self.files.add(file.clone(), bytes))
-                    .map_err(|error| format!("{}: {error}", file.display())),
+                    .map_err(|error| format!("{}: {error}", shown(&file))),
             }
         });
         let checked = read.and_then(|index| {
@@ -81,12 +90,14 @@ impl Reader<'_> {
                     self.warnings.push(self.files.at(problem, self.merged.place_of(path)));
                 }
                 Some(expected) if expected == hash => {}
-                Some(expected) => {
-                    let file = file.path.display();
-                    return Err(format!("scopes_hash of {file} does not match: expected {expected}, found {hash}"));
+                Some(_) => {
+                    let file = shown(&file.path);
+                    return Err(format!(
+                        "scopes_hash of {file} does not match: expected {expected_hash}, found {hash}"
+                    ));
                 }
             }
-            scopes(&file.bytes).map_err(|error| format!("{}: {error}", file.path.display()))
+            scopes(&file.bytes).map_err(|error| format!("{}: {error}", shown(&file.path)))
         });
         checked.map_err(|error| self.problem(path, format!("{at}: scopes_file: {error}"))).ok()
     }
@@ -111,19 +122,24 @@ pub(super) fn resolve(
     let mut resolved: Vec<ApiToken> = Vec::new();
     let mut names: HashMap<&str, usize> = HashMap::new();
     let mut digests: HashMap<[u8; 32], usize> = HashMap::new();
-    let describe = |index: usize| match &context.config.api.tokens[index].name {
-        Some(name) => format!("api.auth.tokens[{index}] ({name:?})"),
-        None => format!("api.auth.tokens[{index}]"),
+    let describe = |index: usize| {
+        let at = format!("[{index}]");
+        match context.merged.shown(&["api", "auth", "tokens", at.as_str(), "name"]) {
+            Some(name) => format!("api.auth.tokens[{index}] ({name})"),
+            None => format!("api.auth.tokens[{index}]"),
+        }
     };
     for (index, entry) in context.config.api.tokens.iter().enumerate() {
         let at = format!("[{index}]");
         let path = [TOKENS[0], TOKENS[1], TOKENS[2], at.as_str()];
         let place = super::dotted(&path);
+        let shown = |key: &str, text: &str| context.shown(&[TOKENS[0], TOKENS[1], TOKENS[2], at.as_str(), key], text);
         let mut refuse = |message: String| problems.push(context.problem("load", &path, message));
         if let Some(name) = &entry.name
             && let Some(first) = names.insert(name, index)
         {
-            refuse(format!("{place}: name {name:?} is already taken by api.auth.tokens[{first}]"));
+            let name = shown("name", name);
+            refuse(format!("{place}: name {name} is already taken by api.auth.tokens[{first}]"));
         }
         let written = context.merged.find(&path).map(Node::entries).unwrap_or_default();
         if written.iter().any(|entry| entry.key.text == "token") {
@@ -135,7 +151,9 @@ pub(super) fn resolve(
             continue;
         }
         let purpose = format!("{place}.secret_ref");
-        let mut used = UsedSecret { purpose, name: entry.secret_ref.clone(), origin: SecretOrigin::Vault, value: None };
+        let reference = context.merged.find(&path).and_then(|token| token.get("secret_ref")?.scalar());
+        let name = reference.map_or(entry.secret_ref.as_str(), Scalar::written).to_owned();
+        let mut used = UsedSecret { purpose, name, origin: SecretOrigin::Vault, value: None };
         match look_up(context, &entry.secret_ref) {
             Finding::Value(value) => {
                 let digest = *blake3::hash(value.expose().trim().as_bytes()).as_bytes();
@@ -150,7 +168,7 @@ pub(super) fn resolve(
                 }
             }
             Finding::Missing(cause) => {
-                let message = format!("{place}: secret_ref {:?} {cause}", entry.secret_ref);
+                let message = format!("{place}: secret_ref {:?} {cause}", used.name);
                 if context.purpose == Purpose::Inspecting && context.tolerates_missing_secrets() {
                     warnings.push(context.problem("api", &path, message));
                 } else {

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use ductile_model::{Problem, format_duration};
+use ductile_model::{Problem, format_duration, is_hyphenated};
 
 use super::{Context, is_name};
+use crate::scalar::Scalar;
 use crate::yaml::Node;
 
 /// Longest path that fits into the address of a unix socket everywhere.
@@ -43,7 +44,7 @@ struct Check<'c> {
     warnings: &'c mut Vec<Problem>,
 }
 
-impl Check<'_> {
+impl<'c> Check<'c> {
     fn refuse(&mut self, path: &[&str], message: impl Into<String>) {
         self.problems.push(self.context.problem("load", path, message));
     }
@@ -70,31 +71,37 @@ impl Check<'_> {
             self.refuse(&["service", "job_queue_retention"], message);
         }
         self.service_name(&service.name);
-        for (index, name) in service.plugin_env_passthrough.iter().enumerate() {
-            self.passthrough(index, name.trim());
+        for (index, name) in self.scalars(&["service", "plugin_env_passthrough"]) {
+            self.passthrough(index, name);
         }
+    }
+
+    fn scalars(&self, list: &[&str]) -> Vec<(usize, &'c Scalar)> {
+        self.context.merged.find(list).map(|list| list.scalars().collect()).unwrap_or_default()
     }
 
     fn service_name(&mut self, name: &str) {
         let path = ["service", "name"];
+        let shown = self.context.shown(&path, name);
         if PRODUCERS.contains(&name) || name.starts_with("webhook:") || name.starts_with("relay:") {
-            let message = format!("service.name {name:?} is also the name of another producer of jobs");
+            let message = format!("service.name {shown} is also the name of another producer of jobs");
             self.warn("service", &path, message);
         }
-        if !is_instance_name(name) {
-            let message = format!("service.name {name:?} should be lower-case words joined by single hyphens");
+        if !is_hyphenated(name) {
+            let message = format!("service.name {shown} should be lower-case words joined by single hyphens");
             self.warn("service", &path, message);
         }
     }
 
-    fn passthrough(&mut self, index: usize, name: &str) {
+    fn passthrough(&mut self, index: usize, scalar: &Scalar) {
+        let name = scalar.text.trim();
         let at = format!("[{index}]");
         let path = ["service", "plugin_env_passthrough", at.as_str()];
         let place = super::dotted(&path);
         if name.contains('=') {
             self.refuse(&path, format!("{place} must be the name of a variable, without a value"));
         } else if !name.is_empty() && !is_name(name) {
-            self.refuse(&path, format!("{place} {name:?} is not the name of a variable"));
+            self.refuse(&path, format!("{place} {} is not the name of a variable", scalar.shown()));
         } else if NEVER_PASSED.contains(&name) {
             self.warn("service", &path, format!("{place}: {name} is never passed to plugins"));
         }
@@ -106,19 +113,24 @@ impl Check<'_> {
         // A default that is too long only matters when it is going to be used.
         let matters = self.context.is_bootstrap() || self.context.merged.find(&["api", "management_socket"]).is_some();
         if matters && length > LONGEST_SOCKET_PATH {
+            let from_variable = self.context.merged.find(&["api", "management_socket"]).and_then(Node::scalar);
+            let socket = match from_variable.filter(|scalar| !scalar.vars.is_empty()) {
+                Some(scalar) => scalar.shown(),
+                None => api.management_socket.display().to_string(),
+            };
             let message = format!(
-                "api.management_socket {} is {length} bytes long; at most {LONGEST_SOCKET_PATH} fit a unix socket; \
-                 set a shorter path",
-                api.management_socket.display()
+                "api.management_socket {socket} is {length} bytes long; at most {LONGEST_SOCKET_PATH} fit a unix \
+                 socket; set a shorter path"
             );
             self.refuse(&["api", "management_socket"], message);
         }
-        for (index, origin) in api.allowed_origins.iter().enumerate() {
-            if origin != "*" && !is_origin(origin) {
+        for (index, origin) in self.scalars(&["api", "allowed_origins"]) {
+            if origin.text != "*" && !is_origin(&origin.text) {
                 let at = format!("[{index}]");
                 let path = ["api", "allowed_origins", at.as_str()];
                 let place = super::dotted(&path);
-                self.refuse(&path, format!("{place} {origin:?} must be scheme://host[:port] without a path, or \"*\""));
+                let origin = origin.shown();
+                self.refuse(&path, format!("{place} {origin} must be scheme://host[:port] without a path, or \"*\""));
             }
         }
         if api.enabled && api.tokens.is_empty() && !self.context.vault.is_present() {
@@ -137,26 +149,30 @@ impl Check<'_> {
     fn plugins(&mut self) {
         let workers = self.context.config.service.max_workers;
         for (name, plugin) in &self.context.config.plugins {
+            let shown = self.context.merged.shown_key(&["plugins", name]);
             if let Some(parallelism) = plugin.parallelism
                 && parallelism > workers
             {
-                let message =
-                    format!("plugins.{name}.parallelism {parallelism} must be from 1 to service.max_workers {workers}");
+                let message = format!(
+                    "plugins.{shown}.parallelism {parallelism} must be from 1 to service.max_workers {workers}"
+                );
                 self.refuse(&["plugins", name, "parallelism"], message);
             }
             if let Some(account) = &plugin.run_as
                 && self.context.merged.find(&["accounts", account]).is_none()
             {
-                let message = format!("plugins.{name}.run_as: account {account:?} is not defined under accounts");
-                self.refuse(&["plugins", name, "run_as"], message);
+                let path = ["plugins", name.as_str(), "run_as"];
+                let account = self.context.shown(&path, account);
+                let message = format!("plugins.{shown}.run_as: account {account} is not defined under accounts");
+                self.refuse(&path, message);
             }
             let written = self.context.merged.find(&["plugins", name]);
             if written.is_some_and(|node| node.get("enabled").is_none()) {
-                let message = format!("plugin {name:?} does not say whether it is enabled; it will not run");
+                let message = format!("plugin {shown:?} does not say whether it is enabled; it will not run");
                 self.warn("plugin_refs", &["plugins", name], message);
             }
             if written.is_some_and(|node| node.entries().iter().any(|entry| entry.key.text == "schedule")) {
-                let message = format!("plugins.{name}: schedule is no longer supported; use schedules[]");
+                let message = format!("plugins.{shown}: schedule is no longer supported; use schedules[]");
                 let path = ["plugins", name, "schedule"];
                 if plugin.enabled {
                     self.refuse(&path, message);
@@ -175,10 +191,9 @@ impl Check<'_> {
             }
             for key in ["uid", "gid"] {
                 if account.value.get(key).is_none() {
-                    self.refuse(
-                        &["accounts", name],
-                        format!("accounts.{name}: {key} is required unless user is given"),
-                    );
+                    let shown = account.key.written();
+                    let message = format!("accounts.{shown}: {key} is required unless user is given");
+                    self.refuse(&["accounts", name], message);
                 }
             }
         }
@@ -193,16 +208,10 @@ impl Check<'_> {
             let file =
                 |node: &Node| self.context.files.path(node.place).map_or(String::new(), |p| p.display().to_string());
             let message =
-                format!("pipeline name {:?} is defined twice: in {} and in {}", name.text, file(first), file(item));
+                format!("pipeline name {} is defined twice: in {} and in {}", name.shown(), file(first), file(item));
             self.refuse(&["pipelines", &format!("[{index}]"), "name"], message);
         }
     }
-}
-
-/// Lower-case words and digits joined by single hyphens.
-fn is_instance_name(name: &str) -> bool {
-    let word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    name.split('-').all(word)
 }
 
 fn is_origin(text: &str) -> bool {
@@ -223,14 +232,6 @@ mod tests {
         }
         for bad in ["a.b", "https://", "https://a.b/", "https://a.b/x", "https://*.b", "://h"] {
             assert!(!is_origin(bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn instance_names_are_words_joined_by_single_hyphens() {
-        assert!(is_instance_name("a1-b") && is_instance_name("ductile"));
-        for bad in ["", "A", "a--b", "-a", "a_b", "a-"] {
-            assert!(!is_instance_name(bad), "{bad}");
         }
     }
 }

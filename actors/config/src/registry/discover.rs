@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ductile_model::Problem;
 
 use super::trust::{self, Root, SymlinkPolicy};
-use super::{Plugin, Registry, Rejected, alias, manifest};
+use super::{Plugin, Registry, Rejected, Shown, alias, manifest};
 use crate::PluginConfig;
 
 const MANIFEST: &str = "manifest.yaml";
@@ -36,6 +36,7 @@ pub(crate) struct Discovery {
 pub(crate) fn discover(
     roots: &[PathBuf],
     plugins: &BTreeMap<String, PluginConfig>,
+    shown: &Shown,
     allow_symlinks: bool,
 ) -> Result<Discovery, Vec<Problem>> {
     let mut scan = Scan::new(allow_symlinks);
@@ -45,7 +46,7 @@ pub(crate) fn discover(
     }
     let Scan { mut registry, mut warnings, .. } = scan;
     let mut errors = Vec::new();
-    alias::register(&mut registry, plugins, &mut warnings, &mut errors);
+    alias::register(&mut registry, plugins, shown, &mut warnings, &mut errors);
     if errors.is_empty() { Ok(Discovery { registry, warnings }) } else { Err(errors) }
 }
 

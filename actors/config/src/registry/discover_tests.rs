@@ -58,7 +58,7 @@ impl Site {
         plugins: &BTreeMap<String, PluginConfig>,
         allow_symlinks: bool,
     ) -> Result<Discovery, Vec<Problem>> {
-        discover(&[self.root.path().to_owned()], plugins, allow_symlinks)
+        discover(&[self.root.path().to_owned()], plugins, &Shown::default(), allow_symlinks)
     }
 }
 
@@ -150,7 +150,7 @@ fn of_two_plugins_with_one_name_the_first_root_wins_and_both_paths_are_told() {
     let kept = first.plugin("z", "same");
     let ignored = second.plugin("a", "same");
     let roots = [first.root.path().to_owned(), second.root.path().to_owned()];
-    let discovery = discover(&roots, &BTreeMap::new(), false).unwrap();
+    let discovery = discover(&roots, &BTreeMap::new(), &Shown::default(), false).unwrap();
     assert_eq!(discovery.registry.get("same").unwrap().dir, kept);
     let [message] = messages(&discovery)[..] else { panic!("{:?}", discovery.warnings) };
     assert!(message.contains(&format!("ignored_path {}", ignored.display())), "{message}");
@@ -170,7 +170,8 @@ fn a_root_is_scanned_once_also_when_it_lies_in_another_root() {
     let site = Site::new();
     site.plugin("team/a", "a");
     let root = site.root.path().to_owned();
-    let discovery = discover(&[root.clone(), root, site.path("team")], &BTreeMap::new(), false).unwrap();
+    let discovery =
+        discover(&[root.clone(), root, site.path("team")], &BTreeMap::new(), &Shown::default(), false).unwrap();
     assert_eq!(names(&discovery), ["a"]);
     assert_eq!(messages(&discovery), Vec::<&str>::new());
 }
@@ -180,7 +181,7 @@ fn unusable_roots_refuse_naming_every_path() {
     let site = Site::new();
     let file = site.file("file", "", 0o644);
     let missing = site.path("missing");
-    let problems = discover(&[missing.clone(), file.clone()], &BTreeMap::new(), false).unwrap_err();
+    let problems = discover(&[missing.clone(), file.clone()], &BTreeMap::new(), &Shown::default(), false).unwrap_err();
     let texts: Vec<_> = problems.iter().map(|problem| problem.message.clone()).collect();
     assert_eq!(
         texts,
@@ -190,7 +191,7 @@ fn unusable_roots_refuse_naming_every_path() {
         ]
     );
     assert!(problems.iter().all(|problem| problem.field == "plugin_roots"));
-    assert_eq!(discover(&[], &BTreeMap::new(), false).unwrap_err().len(), 1);
+    assert_eq!(discover(&[], &BTreeMap::new(), &Shown::default(), false).unwrap_err().len(), 1);
 }
 
 #[test]
@@ -353,10 +354,11 @@ fn a_symlinked_root_is_refused_or_scanned_at_its_target() {
     let link = elsewhere.path("link");
     symlink(site.root.path(), &link).unwrap();
     for spelled in [link.clone(), PathBuf::from(format!("{}/", link.display()))] {
-        let problems = discover(std::slice::from_ref(&spelled), &BTreeMap::new(), false).unwrap_err();
+        let problems =
+            discover(std::slice::from_ref(&spelled), &BTreeMap::new(), &Shown::default(), false).unwrap_err();
         assert!(problems[0].message.contains("plugin_root"), "{problems:?}");
         assert!(problems[0].message.contains("service.allow_symlinks"), "{problems:?}");
-        let discovery = discover(&[spelled], &BTreeMap::new(), true).unwrap();
+        let discovery = discover(&[spelled], &BTreeMap::new(), &Shown::default(), true).unwrap();
         let real = site.root.path().canonicalize().unwrap();
         assert_eq!(discovery.registry.get("demo").unwrap().dir, real.join("a"));
         assert_eq!(discovery.warnings.len(), 1);
@@ -372,7 +374,7 @@ fn a_symlink_among_the_ancestors_of_a_root_does_not_count() {
     let elsewhere = Site::new();
     symlink(site.root.path(), elsewhere.path("link")).unwrap();
     let root = elsewhere.path("link/roots");
-    let discovery = discover(std::slice::from_ref(&root), &BTreeMap::new(), false).unwrap();
+    let discovery = discover(std::slice::from_ref(&root), &BTreeMap::new(), &Shown::default(), false).unwrap();
     assert_eq!(discovery.registry.get("demo").unwrap().dir, root.join("a"));
     assert_eq!(messages(&discovery), Vec::<&str>::new());
 }

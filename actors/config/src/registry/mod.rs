@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub(crate) use alias::Shown;
 pub(crate) use discover::{Discovery, discover};
 
 /// The only version of the plugin protocol that is spoken.

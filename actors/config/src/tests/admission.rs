@@ -96,6 +96,16 @@ fn walls_that_this_version_can_not_build_are_refused_and_never_left_out() {
         assert!(refusal.contains(&format!("{field} is set")), "{refusal}");
         assert!(site.check().errors.iter().any(|error| error.field == field), "{text}");
     }
+    // Told among the others, before what only a file can be guilty of.
+    let site = Site::new()
+        .config(
+            "include: [l.yaml]\naccounts: {low: {user: nobody}}\nservice: {admission: {fail_on_drift: true, \
+             validate_config_on_boot: true}}\nzzz: 1\n",
+        )
+        .file("real.yaml", "");
+    std::os::unix::fs::symlink(site.path("real.yaml"), site.path("l.yaml")).unwrap();
+    let categories: Vec<_> = site.check().errors.iter().map(|error| error.category).collect();
+    assert_eq!(categories, ["strict_decode", "integrity", "privsep", "symlinks"]);
 }
 
 #[test]

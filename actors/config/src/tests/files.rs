@@ -259,6 +259,14 @@ fn a_symlinked_fragment_is_refused_unless_links_are_allowed() {
 }
 
 #[test]
+fn an_encrypted_file_is_told_also_behind_blanks() {
+    for text in ["age-encryption.org/v1\n", "\n\t-----BEGIN AGE ENCRYPTED FILE-----\n"] {
+        let site = Site::new().config("include: [e.yaml]\n").file("e.yaml", text);
+        assert!(site.refusal().contains("the file is age-encrypted"), "{}", site.refusal());
+    }
+}
+
+#[test]
 fn a_load_changes_nothing_on_the_disk() {
     let site = Site::new().config("state: {path: new/dir/x.db}\n");
     let before: Vec<_> = fs::read_dir(site.path("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();

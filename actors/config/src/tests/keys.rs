@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::site::Site;
-use crate::keys::{Key, Kind, Schema, keys, root};
+use crate::keys::{Key, Kind, Need, Schema, keys, root};
 
 /// A value of the kind that is nobody's default, as flow YAML, with its form in the record.
 fn sample(key: &Key) -> (String, Value) {
@@ -40,6 +40,7 @@ fn sample(key: &Key) -> (String, Value) {
         Kind::Url => text("https://peer.example"),
         Kind::Word(words) => text(words[words.len() - 1]),
         Kind::SecretRef => text("known"),
+        Kind::Name { .. } => text("some-other-name"),
         Kind::Free => ("{x: 1}".to_owned(), serde_json::json!({"x": 1})),
         Kind::Any => ("{y: [2]}".to_owned(), serde_json::json!({"y": [2]})),
         Kind::Text | Kind::NumberOrText => text("some-text"),
@@ -47,23 +48,28 @@ fn sample(key: &Key) -> (String, Value) {
     }
 }
 
-/// Flow YAML with a value for every key below, and the same in the form of the record. Steps end after two levels.
-fn everything(schema: &Schema, depth: usize) -> (String, Value) {
+/// Flow YAML with a value for every key below, and the same in the form of the record. Steps end after two levels. Of
+/// keys that exclude one another, `choice` tells which one is written.
+fn everything(schema: &Schema, depth: usize, choice: usize) -> (String, Value) {
     match schema.key.kind {
         Kind::Section => {
-            let keys = schema.children.iter().filter(|(_, child)| is_shown(child.key));
+            let chosen = |name: &str, key: &Key| match key.need {
+                Need::OneOf(group) => group[choice % group.len()] == name,
+                _ => true,
+            };
+            let keys = schema.children.iter().filter(|(name, child)| is_shown(child.key) && chosen(name, child.key));
             let keys = keys.filter(|(_, child)| !matches!(child.key.kind, Kind::Steps) || depth < 2);
-            let pairs: Vec<_> = keys.map(|(name, child)| (*name, everything(child, depth))).collect();
+            let pairs: Vec<_> = keys.map(|(name, child)| (*name, everything(child, depth, choice))).collect();
             let text = pairs.iter().map(|(name, (text, _))| format!("{name}: {text}")).collect::<Vec<_>>().join(", ");
             (format!("{{{text}}}"), pairs.into_iter().map(|(name, (_, value))| (name.to_owned(), value)).collect())
         }
         Kind::Map => {
-            let (text, value) = everything(schema.each().unwrap(), depth);
+            let (text, value) = everything(schema.each().unwrap(), depth, choice);
             (format!("{{some-name: {text}}}"), serde_json::json!({"some-name": value}))
         }
         Kind::List | Kind::Steps => {
             let depth = depth + usize::from(schema.key.kind == Kind::Steps);
-            let (text, value) = everything(schema.each().unwrap(), depth);
+            let (text, value) = everything(schema.each().unwrap(), depth, choice);
             (format!("[{text}]"), serde_json::json!([value]))
         }
         _ => sample(schema.key),
@@ -105,19 +111,21 @@ fn assert_holds(whole: &Value, part: &Value, path: &str) {
 
 #[test]
 fn every_key_set_to_another_value_shows_in_the_record() {
-    let (text, expected) = everything(root(), 0);
-    let fragment = text.trim_start_matches('{').trim_end_matches('}');
-    assert!(fragment.contains("max_outstanding_polls"));
-    let site = Site::new()
-        .secret("known", "value-of-known")
-        .plugin("base", "")
-        .config("include: [all.yaml]\n")
-        .file("all.yaml", &text);
-    let plan = site.inspect().unwrap_or_else(|refusal| panic!("{refusal}"));
-    let ignored: Vec<_> = plan.warnings.iter().filter(|w| w.category == "strict_decode").collect();
-    assert!(ignored.is_empty(), "{ignored:?}");
-    let record: Value = serde_json::from_str(&plan.snapshot.sanitized_config).unwrap();
-    assert_holds(&record, &expected, "");
+    let longest = keys().iter().map(|key| if let Need::OneOf(group) = key.need { group.len() } else { 1 });
+    for choice in 0..longest.max().unwrap() {
+        let (text, expected) = everything(root(), 0, choice);
+        assert!(text.contains("max_outstanding_polls"));
+        let site = Site::new()
+            .secret("known", "value-of-known")
+            .plugin("base", "")
+            .config("include: [all.yaml]\n")
+            .file("all.yaml", &text);
+        let plan = site.inspect().unwrap_or_else(|refusal| panic!("{refusal}"));
+        let ignored: Vec<_> = plan.warnings.iter().filter(|w| w.category == "strict_decode").collect();
+        assert!(ignored.is_empty(), "{ignored:?}");
+        let record: Value = serde_json::from_str(&plan.snapshot.sanitized_config).unwrap();
+        assert_holds(&record, &expected, "");
+    }
 }
 
 #[test]

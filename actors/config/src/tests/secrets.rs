@@ -108,7 +108,7 @@ fn an_enabled_api_without_tokens_needs_a_vault_to_start_from() {
 
 #[test]
 fn references_elsewhere_name_location_and_secret() {
-    let hooks = "webhooks: {endpoints: [{path: /hook/gh, plugin: p, secret_ref: gh_hook}]}\n";
+    let hooks = "webhooks: {endpoints: [{path: /hook/gh, plugin: p, secret_ref: gh_hook, scheme: github}]}\n";
     let site = Site::new().empty_vault().config(hooks);
     let refusal = site.refusal();
     assert!(
@@ -126,7 +126,7 @@ fn references_elsewhere_name_location_and_secret() {
 
 #[test]
 fn missing_references_are_warnings_while_the_first_token_is_still_to_come() {
-    let text = "webhooks: {endpoints: [{path: /h, plugin: p, secret_ref: gh}]}\n";
+    let text = "webhooks: {endpoints: [{path: /h, plugin: p, secret_ref: gh, scheme: github}]}\n";
     let site = Site::new().empty_vault().config(&format!("api: {{enabled: true}}\n{text}"));
     assert!(site.warnings().contains("secret_ref \"gh\" not found in the vault"));
     let site = Site::new().secret("tok", "v").config(&format!("{ONE_TOKEN}{text}"));
@@ -145,7 +145,7 @@ fn a_load_that_only_looks_works_without_the_key() {
 #[test]
 fn the_older_table_answers_for_names_that_the_vault_does_not_have() {
     let table = "tokens: [{name: gh, key: \"${PIN}\"}]\n";
-    let hook = "webhooks: {endpoints: [{path: /h, plugin: p, secret_ref: gh}]}\n";
+    let hook = "webhooks: {endpoints: [{path: /h, plugin: p, secret_ref: gh, scheme: github}]}\n";
     let site = Site::new().var("PIN", "12345678").empty_vault().config(&format!("{table}{hook}"));
     let warnings = site.warnings();
     assert!(warnings.contains("ductile vault import"), "{warnings}");
@@ -158,6 +158,20 @@ fn the_older_table_answers_for_names_that_the_vault_does_not_have() {
         .empty_vault()
         .config("tokens: [{name: tok, key: \"${PIN}\"}]\napi: {enabled: true, auth: {tokens: [{secret_ref: tok}]}}\n");
     assert!(site.refusal().contains("api.auth.tokens[0]: secret_ref \"tok\" not found"));
+}
+
+#[test]
+fn an_entry_of_the_older_table_without_a_value_is_no_secret() {
+    let hook = "webhooks: {endpoints: [{path: /h, plugin: p, secret_ref: gh, scheme: github}]}\n";
+    for key in ["\"${GH_UNSET}\"", "\"x${GH_UNSET}\"", "\"${BLANK}\"", "' '"] {
+        let table = format!("tokens: [{{name: gh, key: {key}}}]\n");
+        let site = Site::new().var("BLANK", " \t").empty_vault().config(&format!("{table}{hook}"));
+        let refusal = site.refusal();
+        assert!(
+            refusal.contains("(/h): secret_ref \"gh\" not found in the vault, and tokens[0] has no value"),
+            "{key}: {refusal}"
+        );
+    }
 }
 
 #[test]
@@ -258,4 +272,14 @@ fn the_places_of_the_vault_are_known_before_there_is_one() {
     assert!(site.plan().is_err());
     let places = crate::vault_places(&site.source(), &site.env()).unwrap();
     assert_eq!(places.vault_file, site.path("v/vault.age"));
+}
+
+#[test]
+fn the_place_of_the_state_is_known_before_there_is_a_vault() {
+    let site = Site::new().config(&format!("{ONE_TOKEN}database: {{path: data/x.db}}\n"));
+    assert!(site.plan().is_err());
+    assert_eq!(crate::state_path(&site.source(), &site.env()).unwrap(), site.path("data/x.db"));
+    let site = site.config("state: {path: [1]}\n");
+    let refusal = crate::state_path(&site.source(), &site.env()).unwrap_err();
+    assert!(refusal.to_string().contains("state.path must be a single value"), "{refusal}");
 }

@@ -10,22 +10,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ductile_model::{Problem, Refusal, Secret};
 
 use crate::{
-    CheckReport, Environment, Plan, Purpose, SecretProjection, SecretProvider, Source, VaultPlaces, check, locate, plan,
+    CheckReport, Environment, Plan, Purpose, SecretProjection, SecretProvider, Source, Standing, VaultPlaces, check,
+    locate, plan,
 };
 
 /// Answers from a map; counts how often it was opened.
 #[derive(Default)]
 pub(crate) struct FakeVault {
     pub(crate) secrets: Option<HashMap<String, Result<String, &'static str>>>,
+    pub(crate) standings: HashMap<String, Standing>,
     pub(crate) opened: AtomicUsize,
 }
 
-struct FakeProjection(HashMap<String, Result<String, &'static str>>);
+struct FakeProjection(HashMap<String, Result<String, &'static str>>, HashMap<String, Standing>);
 
 impl SecretProvider for FakeVault {
     fn open(&self, _: &VaultPlaces, _: Purpose) -> Result<Option<Arc<dyn SecretProjection>>, Problem> {
         self.opened.fetch_add(1, Ordering::Relaxed);
-        Ok(self.secrets.clone().map(|secrets| Arc::new(FakeProjection(secrets)) as Arc<dyn SecretProjection>))
+        let projection = |secrets| Arc::new(FakeProjection(secrets, self.standings.clone()));
+        Ok(self.secrets.clone().map(|secrets| projection(secrets) as Arc<dyn SecretProjection>))
     }
 }
 
@@ -36,6 +39,10 @@ impl SecretProjection for FakeProjection {
 
     fn fingerprint_key(&self) -> [u8; 32] {
         [7; 32]
+    }
+
+    fn standing(&self, principal: &str) -> Standing {
+        self.1.get(principal).copied().unwrap_or(Standing::Unregistered)
     }
 }
 
@@ -88,6 +95,12 @@ impl Site {
     pub(crate) fn answer(mut self, name: &str, answer: Result<String, &'static str>) -> Self {
         self.vault.secrets.get_or_insert_with(HashMap::new).insert(name.to_owned(), answer);
         self
+    }
+
+    /// Registers a principal in the vault, which then exists.
+    pub(crate) fn principal(mut self, name: &str, standing: Standing) -> Self {
+        self.vault.standings.insert(name.to_owned(), standing);
+        self.empty_vault()
     }
 
     pub(crate) fn empty_vault(mut self) -> Self {

@@ -173,7 +173,7 @@ fn webhooks_may_be_a_bare_list_of_endpoints_in_any_file() {
     let site = Site::new()
         .secret("s", "v")
         .config("include: [w.yaml]\nwebhooks: {max_in_flight: 3}\n")
-        .file("w.yaml", "webhooks:\n  - {path: /a, plugin: p, secret_ref: s}\n");
+        .file("w.yaml", "webhooks:\n  - {path: /a, plugin: p, secret_ref: s, scheme: github}\n");
     let snapshot = site.snapshot();
     assert_eq!(snapshot["webhooks"]["max_in_flight"].to_string(), "3");
     assert_eq!(snapshot["webhooks"]["endpoints"][0]["name"], "/a");

@@ -13,13 +13,14 @@ use ductile_queue::{
     ActivateGeneration, ClaimPolicy, Enqueued, NewJob, QueueActor, QueueArgs, QueueHandle, SnapshotRow, Store,
     StoreOptions, Synchronous, TreeNode, TreeWait,
 };
-use ductile_vault::{VaultActor, VaultArgs, VaultHandle};
+use ductile_vault::{VaultActor, VaultArgs};
 use ractor::{Actor, ActorRef};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::attempts::Attempts;
 use crate::testing::{is_alive, pid_in};
 use crate::{ClaimInbox, DispatcherArgs, DispatcherHandle, DispatcherMsg, DispatcherPool};
 
@@ -116,17 +117,21 @@ impl Gateway {
         let queue_link = LinkOwner::default();
         queue_link.set(Actor::spawn(None, QueueActor, QueueArgs { store: store.clone() }).await.unwrap().0);
         let queue = QueueHandle::new(queue_link.link(), store.clone());
-        let vault_link = LinkOwner::default();
-        vault_link.set(Actor::spawn(None, VaultActor, VaultArgs::new(None)).await.unwrap().0);
-        let vault = VaultHandle::new(vault_link.link());
+        let vault_args = VaultArgs::new(None);
+        let vault = vault_args.handle();
+        Actor::spawn(None, VaultActor, vault_args).await.unwrap();
         let inbox = Arc::new(Mutex::new(store.activate(activation(&plan)).await.unwrap()));
-        let args = DispatcherArgs { plan, queue: queue.clone(), vault, hub, clock };
+        let args = DispatcherArgs { plan, store: store.clone(), vault, hub, clock };
         let link = LinkOwner::default();
         let (pool, task) = Actor::spawn(None, DispatcherPool, args.clone()).await.unwrap();
         link.set(pool.clone());
         let gateway = Self { dir, store, queue, args, inbox, pool, task, link };
-        gateway.handle().take_claims(gateway.inbox.clone());
+        gateway.handle().take_claims(gateway.inbox.clone()).await.unwrap();
         gateway
+    }
+
+    fn attempts(&self) -> Arc<Attempts> {
+        Attempts::of(&self.args.plan.snapshot.id)
     }
 
     fn handle(&self) -> DispatcherHandle {
@@ -179,7 +184,7 @@ impl Gateway {
     async fn restart(&mut self) {
         (self.pool, self.task) = Actor::spawn(None, DispatcherPool, self.args.clone()).await.unwrap();
         self.link.set(self.pool.clone());
-        self.handle().take_claims(self.inbox.clone());
+        self.handle().take_claims(self.inbox.clone()).await.unwrap();
     }
 }
 
@@ -203,7 +208,7 @@ async fn a_crash_of_the_actor_disturbs_no_attempt_and_loses_no_claim() {
     let meanwhile = gateway.enqueue("poll").await;
     assert_eq!(gateway.finished(&meanwhile).await.job.status, JobStatus::Succeeded);
     gateway.restart().await;
-    assert_eq!(gateway.handle().running().await, Ok(1));
+    assert_eq!(gateway.attempts().running(), 1);
     let after = gateway.enqueue("poll").await;
     assert_eq!(gateway.finished(&after).await.job.status, JobStatus::Succeeded);
     gateway.go();
@@ -221,7 +226,7 @@ async fn a_drain_waits_for_attempts_that_an_earlier_incarnation_began() {
     gateway.store.stop_claiming().await;
     let (answer, drained) = ractor::concurrency::oneshot();
     gateway.pool.cast(Lifecycle::Drain(answer.into()).into()).unwrap();
-    assert_eq!(gateway.handle().running().await, Ok(1));
+    assert_eq!(gateway.attempts().running(), 1);
     gateway.go();
     timeout(LONG, drained).await.unwrap().unwrap();
     assert_eq!(gateway.queue.job(&job).await.unwrap().unwrap().status, JobStatus::Succeeded);
@@ -233,7 +238,7 @@ async fn a_stop_puts_what_it_ends_back_into_the_queue() {
     let job = gateway.enqueue("wait").await;
     let pid = gateway.waiting_pid().await;
     gateway.store.stop_claiming().await;
-    timeout(LONG, gateway.handle().stop(Duration::ZERO)).await.unwrap();
+    timeout(LONG, gateway.attempts().stop(Duration::ZERO)).await.unwrap();
     let job = gateway.queue.job(&job).await.unwrap().unwrap();
     assert_eq!((job.status, job.attempt), (JobStatus::Queued, 2));
     assert_eq!(job.last_error.as_deref(), Some("attempt 1 interrupted: gateway shutdown"));

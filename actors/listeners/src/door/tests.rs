@@ -5,6 +5,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::full_body;
+use http_body_util::BodyExt as _;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -43,7 +44,12 @@ fn gated(text: &'static str) -> (Arc<dyn HttpService>, watch::Sender<bool>, watc
 }
 
 fn limits() -> DoorLimits {
-    DoorLimits { header_timeout: Duration::from_secs(10), max_connections: 512, max_header_bytes: 32 << 10 }
+    DoorLimits {
+        header_timeout: Duration::from_secs(10),
+        response_timeout: Duration::from_secs(600),
+        max_connections: 512,
+        max_header_bytes: 32 << 10,
+    }
 }
 
 fn door(limits: DoorLimits) -> Door {
@@ -200,6 +206,62 @@ async fn a_request_may_take_longer_than_the_headers_may() {
     assert_eq!(client.receive().await.unwrap().1, "slow");
 }
 
+/// A body without an end.
+struct Endless;
+
+impl hyper::body::Body for Endless {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+        std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(Bytes::from_static(&[b'x'; 16 << 10])))))
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_gives_its_place_back() {
+    let door = door(DoorLimits { response_timeout: Duration::from_millis(300), max_connections: 1, ..limits() });
+    door.install(service(|path| {
+        Box::pin(async move {
+            let body = if path == "/endless" { Endless.boxed() } else { full_body("hello") };
+            Response::new(body)
+        })
+    }));
+    let mut deaf = Client::connect(&door).await;
+    deaf.send("/endless").await;
+    // The answer has begun, so the connection is not an idle one that could be replaced.
+    soon(deaf.0.readable()).await.unwrap();
+    let mut next = Client::connect(&door).await;
+    assert_eq!(next.get("/").await.unwrap().1, "hello");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_never_made_gives_its_place_back() {
+    let door = door(DoorLimits { response_timeout: Duration::from_millis(300), ..limits() });
+    let (never, _gate, _) = gated("never");
+    door.install(never);
+    let mut client = Client::connect(&door).await;
+    assert_eq!(client.get("/").await, None);
+}
+
+#[tokio::test]
+async fn a_generation_may_give_its_answers_more_time_and_never_less() {
+    let door = door(DoorLimits { response_timeout: Duration::from_secs(5), ..limits() });
+    let (slow, gate, mut begun) = gated("slow");
+    door.install(slow);
+    let mut client = Client::connect(&door).await;
+    client.send("/").await;
+    soon(begun.wait_for(|n| *n == 1)).await.unwrap();
+    door.raise_response_timeout(Duration::from_secs(600));
+    door.raise_response_timeout(Duration::from_millis(1));
+    assert_eq!(door.shared.response_timeout(), Duration::from_secs(600));
+    gate.send_replace(true);
+    assert_eq!(client.receive().await.unwrap().1, "slow");
+}
+
 #[tokio::test]
 async fn a_head_that_is_too_large_is_refused() {
     let door = door(DoorLimits { max_header_bytes: 1024, ..limits() });
@@ -346,6 +408,20 @@ async fn a_taken_address_is_an_error_that_names_it() {
     assert!(Door::bind(&address, limits()).is_ok());
 }
 
+#[tokio::test]
+async fn whoever_watches_for_a_failure_is_let_go_when_the_door_is_closed() {
+    let door = door(limits());
+    door.install(says("hello"));
+    let watching = tokio::spawn({
+        let door = door.clone();
+        async move { door.failed().await }
+    });
+    soon(door.close(PATIENCE)).await;
+    assert_eq!(soon(watching).await.unwrap(), None);
+    // Also when it was closed before.
+    assert_eq!(soon(door.failed()).await, None);
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_broken_listening_socket_is_reported() {
@@ -355,6 +431,6 @@ async fn a_broken_listening_socket_is_reported() {
         rustix::net::shutdown(listener, rustix::net::Shutdown::Read).unwrap();
     }
     door.install(says("hello"));
-    let reason = soon(door.failed()).await;
+    let reason = soon(door.failed()).await.unwrap();
     assert!(reason.contains("can no longer accept"), "{reason}");
 }

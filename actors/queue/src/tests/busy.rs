@@ -29,8 +29,8 @@ async fn a_lock_held_too_long_is_a_clear_error_for_producers_and_keeps_outcomes(
     site.enqueue(job("echo")).await;
     let running = claim(&mut claims).await;
     let other = lock(&site);
-    let (queue, end) = (site.queue.clone(), site.end_of(&running, succeeded()));
-    let finishing = tokio::spawn(async move { queue.finalise(end).await });
+    let (store, end) = (site.store.clone(), site.end_of(&running, succeeded()));
+    let finishing = tokio::spawn(async move { store.finalise(end).await });
     let (one, two) = tokio::join!(site.queue.enqueue(job("echo")), site.queue.enqueue(job("echo")));
     for refused in [one, two] {
         let error = refused.unwrap_err();

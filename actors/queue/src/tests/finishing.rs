@@ -98,8 +98,18 @@ async fn an_exhausted_timeout_is_told_apart_and_one_without_a_process_is_not_cal
     assert_eq!(site.last_event("job.timed_out").await["text"], "Job timed out [echo]");
     let job = running(&site, &mut claims, once).await;
     let end = Finalise { spawned: false, ..site.end_of(&job, failed(FailureReason::PreflightError)) };
-    site.queue.finalise(end).await.unwrap();
+    site.store.finalise(end).await.unwrap();
     assert_eq!(site.events().await.iter().filter(|kind| **kind == "job.retry_exhausted").count(), 1);
+}
+
+#[tokio::test]
+async fn an_outcome_is_stored_while_there_is_no_actor() {
+    let site = Site::new().await;
+    let mut claims = site.activate(policy(1)).await;
+    let job = running(&site, &mut claims, job("echo")).await;
+    site.link.clear();
+    assert_eq!(site.finish(&job, succeeded()).await, stored(JobStatus::Succeeded));
+    assert_eq!(site.queue.depth(), 0);
 }
 
 #[tokio::test]
@@ -109,7 +119,7 @@ async fn a_skipped_job_says_why_and_is_not_retried() {
     let job = running(&site, &mut claims, job("echo")).await;
     let skipped = AttemptOutcome::Skipped { reason: "if condition evaluated false".into() };
     let end = Finalise { result: None, stderr: None, spawned: false, ..site.end_of(&job, skipped) };
-    assert_eq!(site.queue.finalise(end).await.unwrap(), stored(JobStatus::Skipped));
+    assert_eq!(site.store.finalise(end).await.unwrap(), stored(JobStatus::Skipped));
     assert_eq!(
         site.one::<String>("SELECT result FROM job_log"),
         r#"{"status":"skipped","reason":"if condition evaluated false"}"#

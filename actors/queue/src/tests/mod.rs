@@ -115,7 +115,7 @@ impl Site {
     }
 
     async fn finish(&self, job: &ClaimedJob, outcome: AttemptOutcome) -> Finalised {
-        self.queue.finalise(self.end_of(job, outcome)).await.unwrap()
+        self.store.finalise(self.end_of(job, outcome)).await.unwrap()
     }
 
     fn end_of(&self, job: &ClaimedJob, outcome: AttemptOutcome) -> Finalise {

@@ -1,7 +1,9 @@
 //! The actor and its restart.
 
+use std::time::Duration;
+
 use ductile_model::{Lifecycle, LinkOwner};
-use ductile_vault::{Composed, Vault, VaultActor, VaultArgs, VaultHandle, VaultMsg};
+use ductile_vault::{Composed, Vault, VaultActor, VaultArgs, VaultMsg};
 use ractor::Actor as _;
 use ractor::concurrency::JoinHandle;
 
@@ -30,20 +32,21 @@ async fn the_first_start_uses_the_opened_vault_and_a_restart_reads_the_file_agai
     let site = Site::new();
     let vault = with_mailer(&site);
     let (args, owner) = (VaultArgs::new(Some(vault.clone())), LinkOwner::default());
-    let handle = VaultHandle::new(owner.link());
+    let handle = args.handle();
     let newer = vault.set(set("two", "v"), now()).unwrap().set(grant("two", &["mailer"]), now()).unwrap();
     assert_eq!(newer.generation(), 6);
 
     let ended = start(&args, &owner).await;
-    let composed = handle.compose("mailer".into(), true).await.unwrap().unwrap();
+    let composed = handle.compose("mailer", true).await.unwrap().unwrap();
     assert_eq!(delivered(composed), ["one"], "the state of this generation");
 
     owner.link().tell(VaultMsg::Lifecycle(Lifecycle::Crash)).unwrap();
     ended.await.unwrap();
-    assert!(handle.compose("mailer".into(), true).await.is_err(), "nothing is composed while it is down");
+    let meanwhile = tokio::time::timeout(Duration::from_millis(50), handle.compose("mailer", true)).await;
+    assert!(meanwhile.is_err(), "while it is down nothing is composed; the next incarnation is waited for");
 
     let ended = start(&args, &owner).await;
-    let composed = handle.compose("mailer".into(), true).await.unwrap().unwrap();
+    let composed = handle.compose("mailer", true).await.unwrap().unwrap();
     assert_eq!(delivered(composed), ["one", "two"]);
 
     owner.link().tell(VaultMsg::Lifecycle(Lifecycle::Crash)).unwrap();
@@ -55,12 +58,12 @@ async fn the_first_start_uses_the_opened_vault_and_a_restart_reads_the_file_agai
 #[tokio::test]
 async fn without_a_vault_a_plugin_runs_unless_it_needs_one() {
     let (args, owner) = (VaultArgs::new(None), LinkOwner::default());
-    let handle = VaultHandle::new(owner.link());
+    let handle = args.handle();
     for _ in 0..2 {
         drop(start(&args, &owner).await);
-        let composed = handle.compose("mailer".into(), false).await.unwrap();
+        let composed = handle.compose("mailer", false).await.unwrap();
         assert!(matches!(composed, Ok(Composed::NotAPrincipal)));
-        let denied = handle.compose("mailer".into(), true).await.unwrap().unwrap_err();
+        let denied = handle.compose("mailer", true).await.unwrap().unwrap_err();
         assert!(denied.to_string().contains("unknown/unregistered: \"mailer\""), "{denied}");
     }
 }

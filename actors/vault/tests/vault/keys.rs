@@ -37,7 +37,10 @@ fn a_generated_key_is_private_and_never_overwritten() {
     assert_eq!(Identities::read(&path).unwrap().recipients(), [recipient]);
 
     let again = error_text(generate_identity(&path));
-    assert!(again.contains("cannot create key file") && again.contains("k"), "{again}");
+    assert_eq!(
+        again,
+        format!("age key: {}: there is a file already, or a link of that name; it was left as it is", path.display())
+    );
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
 }
 
@@ -46,8 +49,37 @@ fn a_key_is_not_generated_through_a_dangling_link_or_into_a_missing_directory() 
     let dir = TempDir::new().unwrap();
     symlink(dir.path().join("elsewhere"), dir.path().join("link")).unwrap();
     assert!(generate_identity(&dir.path().join("link")).is_err());
-    assert!(generate_identity(&dir.path().join("missing/k")).is_err());
-    assert!(!dir.path().join("elsewhere").exists() && !dir.path().join("missing").exists());
+    let missing = dir.path().join("missing");
+    let text = error_text(generate_identity(&missing.join("k")));
+    assert_eq!(text, format!("age key: {}: there is no such directory; create it and try again", missing.display()));
+    assert!(!dir.path().join("elsewhere").exists() && !missing.exists());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing but the link is left");
+}
+
+const KILLED_IN: &str = "VAULT_TEST_KEY_TO";
+
+/// A process that may not write a single byte to a file is killed by the system in its first write.
+#[test]
+fn a_key_whose_writer_is_killed_is_not_there_and_can_be_made_again() {
+    if let Some(path) = std::env::var_os(KILLED_IN) {
+        generate_identity(Path::new(&path)).unwrap();
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("age.key");
+    let this = "keys::a_key_whose_writer_is_killed_is_not_there_and_can_be_made_again";
+    let killed = std::process::Command::new("sh")
+        .args(["-c", "ulimit -c 0; ulimit -f 0; exec \"$0\" --exact \"$1\" --nocapture"])
+        .arg(std::env::current_exe().unwrap())
+        .arg(this)
+        .env(KILLED_IN, &path)
+        .output()
+        .unwrap();
+    assert!(!killed.status.success(), "{killed:?}");
+    assert!(!path.exists(), "half a key is in the way of a whole one");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "it was not killed while it wrote: {killed:?}");
+    generate_identity(&path).unwrap();
+    assert!(Identities::read(&path).is_ok());
 }
 
 #[test]
@@ -59,6 +91,7 @@ fn a_key_that_others_may_read_is_refused_with_the_remedy() {
         assert!(text.contains(&format!("chmod 600 {}", path.display())), "{text}");
         assert!(text.contains(&format!("{bad:04o}")), "{text}");
     }
+    assert!(refusal(&path).starts_with("age key: "));
     chmod(&path, 0o400);
     assert!(Identities::read(&path).is_ok());
 }
