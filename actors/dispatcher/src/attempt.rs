@@ -103,22 +103,6 @@ pub(crate) async fn run(job: &ClaimedJob, deps: &Deps, control: &Arc<Control>) -
     }
 }
 
-/// The outcome of an attempt for which there was no thread.
-pub(crate) fn not_begun(job: &ClaimedJob, deps: &Deps, error: &str) -> Finalise {
-    let conclusion =
-        conclude::failed(FailureReason::SpawnError, error.to_owned(), deps.catalogue.backoff_base(&job.plugin));
-    Finalise {
-        job: job.id.clone(),
-        attempt: job.attempt,
-        completed_at: deps.clock.now(),
-        outcome: conclusion.outcome,
-        stderr: None,
-        result: None,
-        duration: Duration::ZERO,
-        spawned: false,
-    }
-}
-
 async fn attempt(
     job: &ClaimedJob,
     label: &JobLabel,

@@ -54,7 +54,7 @@ pub(crate) struct Runner {
 struct Table {
     next: u64,
     running: HashMap<u64, Arc<Control>>,
-    /// Tasks that take claims: one, while an inbox is open.
+    /// Whether claims are being taken: 1 while an inbox is open.
     drivers: usize,
     /// The process stops: what begins from now on is ended before it starts.
     order: Option<Signal>,
@@ -95,17 +95,15 @@ impl Attempts {
         if !started {
             return;
         }
-        let attempts = self.clone();
-        tokio::spawn(async move {
-            let _driving = Driving(&attempts);
-            let mut inbox = inbox.lock().await;
-            while let Some(job) = inbox.recv().await {
-                attempts.begin(job, &runner);
-            }
-        });
+        let driving = Arc::new(Driving(self.clone()));
+        let lead = Lead { inbox, runner, runtime: Handle::current(), driving };
+        if let Err(error) = threads::run(move || lead.take()) {
+            tracing::error!(%error, "no thread to take claims: nothing runs until the dispatcher is restarted");
+        }
     }
 
-    fn begin(self: &Arc<Self>, job: ClaimedJob, runner: &Arc<Runner>) {
+    /// Runs a claimed job to its stored outcome, on this thread.
+    fn run(&self, job: &ClaimedJob, runner: &Runner, runtime: &Handle) {
         let control = Arc::new(Control::default());
         let mut id = 0;
         self.0.send_modify(|table| {
@@ -116,26 +114,11 @@ impl Attempts {
                 control.order(signal);
             }
         });
-        let job = Arc::new(job);
-        let runtime = Handle::current();
-        let began = threads::run({
-            let (attempts, runner, job) = (self.clone(), runner.clone(), job.clone());
-            move || {
-                let _entry = Entry { attempts: &attempts, id };
-                runtime.block_on(async {
-                    let outcome = run_caught(&job, &runner.deps, &control).await;
-                    store(outcome, runner.sink.as_ref()).await;
-                });
-            }
+        let _entry = Entry { attempts: self, id };
+        runtime.block_on(async {
+            let outcome = run_caught(job, &runner.deps, &control).await;
+            store(outcome, runner.sink.as_ref()).await;
         });
-        if let Err(error) = began {
-            let (attempts, runner) = (self.clone(), runner.clone());
-            tokio::spawn(async move {
-                let _entry = Entry { attempts: &attempts, id };
-                let outcome = attempt::not_begun(&job, &runner.deps, &format!("start process: {error}"));
-                store(outcome, runner.sink.as_ref()).await;
-            });
-        }
     }
 
     /// How many run.
@@ -195,10 +178,37 @@ pub fn kill_attempts() {
     }
 }
 
-/// One driver at work.
-struct Driving<'a>(&'a Attempts);
+/// The place of the one who waits for claims. It goes round: whoever gets a claim passes the place on to another
+/// thread and runs the job itself, so that between a claim and its start no work changes hands (the leader/follower
+/// pattern of Schmidt et al.).
+#[derive(Clone)]
+struct Lead {
+    inbox: ClaimInbox,
+    runner: Arc<Runner>,
+    runtime: Handle,
+    driving: Arc<Driving>,
+}
 
-impl Drop for Driving<'_> {
+impl Lead {
+    fn take(self) {
+        loop {
+            let Some(job) = self.inbox.blocking_lock().blocking_recv() else { return };
+            let next = self.clone();
+            let (attempts, runner, runtime) = (self.driving.0.clone(), self.runner.clone(), self.runtime.clone());
+            if threads::run(move || next.take()).is_ok() {
+                drop(self);
+                return attempts.run(&job, &runner, &runtime);
+            }
+            // No thread is left: this one runs the job and then waits on.
+            attempts.run(&job, &runner, &runtime);
+        }
+    }
+}
+
+/// Claims are being taken.
+struct Driving(Arc<Attempts>);
+
+impl Drop for Driving {
     fn drop(&mut self) {
         self.0.0.send_modify(|table| table.drivers = 0);
     }

@@ -9,8 +9,7 @@ use tokio::sync::Semaphore;
 use crate::actor::EnqueueRequest;
 use crate::enqueue::CheckedJob;
 use crate::{
-    AttemptLog, Enqueued, JobFilter, JobPage, JobView, NewJob, QueueError, QueueMetrics, QueueMsg, Store, TreeNode,
-    TreeWait, read,
+    AttemptLog, Enqueued, JobFilter, JobPage, JobView, NewJob, QueueError, QueueMsg, Store, TreeNode, TreeWait, read,
 };
 
 /// Enqueues under way at once. Beyond that, callers are told that the queue is not available.
@@ -65,14 +64,6 @@ impl QueueHandle {
     /// The database failed.
     pub async fn circuits_open(&self) -> Result<u64, QueueError> {
         self.store.read(read::circuits_open).await
-    }
-
-    /// Numbers of the queue, by one read that counts rows.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn metrics(&self) -> Result<QueueMetrics, QueueError> {
-        self.store.read(read::metrics).await
     }
 
     /// One job, from the queue or else from the newest log row.

@@ -52,6 +52,6 @@ pub use report::{AttemptRow, ContextRow, FactRow, FoundJob, JobRef, LogFilter, L
 pub use store::{Store, StoreOptions, Synchronous};
 pub use types::{
     ActivateGeneration, AttemptLog, AttemptOutcome, ClaimPolicy, ClaimedJob, DuplicateReason, Enqueued, Finalise,
-    Finalised, InterruptKind, JobFilter, JobPage, JobView, NewJob, QueueMetrics, Recovered, ReloadEntry, ReloadRecord,
-    SnapshotRow, StateUpdate, TreeNode, TreeWait,
+    Finalised, InterruptKind, JobFilter, JobPage, JobView, NewJob, Recovered, ReloadEntry, ReloadRecord, SnapshotRow,
+    StateUpdate, TreeNode, TreeWait,
 };

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use tracing::warn;
 
 use crate::rows::{required_text, text};
-use crate::{AttemptLog, JobFilter, JobPage, JobView, QueueMetrics, TreeNode};
+use crate::{AttemptLog, JobFilter, JobPage, JobView, TreeNode};
 
 /// A stored time; one that can not be read is shown as absent.
 pub(crate) fn time(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<DateTime<Utc>>> {
@@ -249,19 +249,6 @@ pub(crate) fn tree(connection: &Connection, root: &JobId) -> rusqlite::Result<Op
         nodes.insert(0, TreeNode { job, step_id: String::new() });
     }
     Ok(Some(nodes))
-}
-
-pub(crate) fn metrics(connection: &Connection) -> rusqlite::Result<QueueMetrics> {
-    connection.query_row(
-        "SELECT (SELECT count(*) FROM job_queue WHERE status = 'queued'),
-                (SELECT count(*) FROM job_queue WHERE status = 'running'),
-                (SELECT count(*) FROM circuit_breakers WHERE state = 'open')",
-        [],
-        |row| {
-            let count = |index| row.get::<_, i64>(index).map(|n| u64::try_from(n).unwrap_or(0));
-            Ok(QueueMetrics { queued: count(0)?, running: count(1)?, circuits_open: count(2)? })
-        },
-    )
 }
 
 /// Breakers that are open.

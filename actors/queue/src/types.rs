@@ -295,17 +295,6 @@ pub enum TreeWait {
     Unknown,
 }
 
-/// Numbers of the queue.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct QueueMetrics {
-    /// Rows `queued`.
-    pub queued: u64,
-    /// Rows `running`.
-    pub running: u64,
-    /// Breakers in state `open`.
-    pub circuits_open: u64,
-}
-
 /// Columns of a `config_snapshots` row.
 #[derive(Debug, Clone)]
 pub struct SnapshotRow {

@@ -73,7 +73,7 @@ async fn a_closed_store_answers_that_it_is_not_available() {
     site.enqueue(job("echo")).await;
     site.store.close().await;
     assert!(matches!(site.queue.enqueue(job("echo")).await, Err(QueueError::Unavailable)));
-    assert!(matches!(site.queue.metrics().await, Err(QueueError::Unavailable)));
+    assert!(matches!(site.queue.circuits_open().await, Err(QueueError::Unavailable)));
     assert!(!site.store.is_writable().await);
     let log = std::fs::metadata(crate::open::side_file(&site.path(), "-wal"));
     assert!(log.map_or(true, |file| file.len() == 0), "the write-ahead log is empty or gone");
