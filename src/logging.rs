@@ -72,6 +72,15 @@ impl LogControl {
     }
 }
 
+/// For commands that only look: what a room finds worth a warning, in a readable form on stderr.
+pub(crate) fn warnings_to_stderr() {
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .event_format(Lines { text: Arc::new(AtomicBool::new(true)) });
+    // Fails only when it was done before.
+    drop(tracing_subscriber::registry().with(LevelFilter::WARN).with(lines).try_init());
+}
+
 /// A panic is caught where it happens and ends one actor or one attempt; where it came from is only known here.
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();

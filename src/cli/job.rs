@@ -46,6 +46,7 @@ fn reader(common: &Common) -> Result<Reader, Failure> {
     if common.verbose {
         report::note(format_args!("database: {}", plan.config.state.path.display()));
     }
+    crate::logging::warnings_to_stderr();
     Reader::open(&plan.config.state.path).map_err(Failure::missing)
 }
 

@@ -94,6 +94,7 @@ async fn serve(
     };
     let (log, _guard) = LogControl::start(&config.service, target);
     log_preflight(&source, &loaded.plan, &lock, faults);
+    warn_of_old_vault(&loaded);
     let hub = EventHub::new(Arc::new(SystemClock));
     let store = open_store(&loaded, hub.clone()).await.map_err(late_refusal)?;
     let process = Arc::new(ProcessState::new(started_at, started));
@@ -204,6 +205,16 @@ pub(super) fn log_warnings(plan: &Plan) {
     for warning in plan.warnings.iter().chain(&plan.doctor_errors) {
         tracing::warn!(category = warning.category, place = warning.place(), "{}", warning.message);
     }
+}
+
+/// A document that nobody vouches for may have been made by anybody who knows the public key.
+pub(super) fn warn_of_old_vault(loaded: &Loaded) {
+    let Some(vault) = loaded.vault.as_ref().filter(|vault| vault.is_legacy()) else { return };
+    tracing::warn!(
+        event = "vault.legacy",
+        path = %vault.path().display(),
+        "the vault is from before vaults proved where they come from; the next change of it adds the proof"
+    );
 }
 
 async fn open_store(loaded: &Loaded, hub: EventHub) -> Result<Store, Refusal> {

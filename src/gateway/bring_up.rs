@@ -118,7 +118,7 @@ pub(crate) async fn boot(
     let standby = stand_by(resources, 1, &loaded, &incumbent, root).await?;
     let recovered = async {
         recover(resources).await?;
-        activate(resources, &loaded.plan, "startup", None).await
+        activate(resources, &loaded.plan, "startup", None, None).await
     };
     standby.finish(recovered.await, incumbent, 1).await
 }
@@ -137,13 +137,14 @@ pub(crate) async fn reload(
     if !refusals.is_empty() {
         return Err(Refusal::rejected("policy", refusals));
     }
+    super::boot::warn_of_old_vault(&loaded);
     let vault_lock = lock_vault(loaded.vault.clone(), running.vault_lock.clone()).await?;
     let door = bind_api(loaded.plan.clone(), running.door.clone()).await?;
     let incumbent = Incumbent { plan: loaded.plan.clone(), door, vault_lock };
     let standby = stand_by(resources, number, &loaded, &incumbent, root).await?;
     let mut entry = entry.clone();
     entry.new_posture = Some(loaded.plan.posture.as_str());
-    let activated = activate(resources, &loaded.plan, "reload", Some(entry)).await;
+    let activated = activate(resources, &loaded.plan, "reload", Some(entry), Some(&running.plan)).await;
     standby.finish(activated, incumbent, number).await
 }
 
@@ -277,6 +278,7 @@ async fn activate(
     plan: &Plan,
     reason: &'static str,
     reload: Option<ReloadEntry>,
+    running: Option<&Plan>,
 ) -> Result<ClaimInbox, Refusal> {
     let config = &plan.config;
     let lane_caps = plan.registry.iter().map(|plugin| (plugin.name.clone(), plan.lane_cap(&plugin.name))).collect();
@@ -310,10 +312,22 @@ async fn activate(
         runnable: reload.is_some().then_some(runnable),
         reload,
     };
-    let claims = resources.store.activate(generation).await.map_err(|error| {
-        Refusal::failed("commit", Problem::new("database", format!("could not record the configuration: {error}")))
-    })?;
-    resources.store.set_synchronous(store_synchronous(config.state.synchronous));
+    // Commits are at no instant less durable than either configuration says: raised before, lowered after.
+    let wanted = store_synchronous(config.state.synchronous);
+    if wanted == ductile_queue::Synchronous::Full {
+        resources.store.set_synchronous(wanted);
+    }
+    let claims = match resources.store.activate(generation).await {
+        Ok(claims) => claims,
+        Err(error) => {
+            if let Some(running) = running {
+                resources.store.set_synchronous(store_synchronous(running.config.state.synchronous));
+            }
+            let message = format!("could not record the configuration: {error}");
+            return Err(Refusal::failed("commit", Problem::new("database", message)));
+        }
+    };
+    resources.store.set_synchronous(wanted);
     tracing::info!(snapshot_id = %snapshot.id, reason, config_hash = %snapshot.config_hash, "config snapshot recorded");
     Ok(Arc::new(tokio::sync::Mutex::new(claims)))
 }

@@ -177,7 +177,7 @@ fn a_job_without_attempts_left_is_dead_after_a_crash() {
 
 #[test]
 fn a_kill_during_the_first_start_never_spoils_the_next() {
-    for round in 0..15 {
+    for round in 0..50 {
         let site = Site::new().plugin("hello", OK);
         site.write_config();
         let gateway = site.launch(&[]);

@@ -30,24 +30,27 @@ fn a_job_leaves_its_whole_history_in_the_database() {
 
 #[test]
 fn every_stored_time_has_the_one_form() {
-    let site = Site::new().plugin("hello", OK);
+    let script = r#"cat >/dev/null; echo '{"status":"ok","result":"x","state_updates":{"n":1}}'"#;
+    let facts = "fact_outputs:\n  - {when: {command: poll}, from: state_updates, fact_type: hello.snapshot}";
+    let site = Site::new().plugin_with("hello", script, facts, "");
     let gateway = site.start();
-    let jobs: Vec<String> = (0..20).map(|_| gateway.trigger("hello", "poll")).collect();
+    let jobs: Vec<String> = (0..100).map(|_| gateway.trigger("hello", "poll")).collect();
     jobs.iter().for_each(|job| drop(gateway.wait_for(job)));
-    for (table, columns) in [
-        ("job_queue", ["created_at", "started_at", "completed_at"].as_slice()),
-        ("job_transitions", &["created_at"]),
-        ("job_attempts", &["created_at"]),
-        ("job_log", &["created_at", "started_at", "completed_at"]),
-        ("config_snapshots", &["loaded_at"]),
-    ] {
-        for column in columns {
-            let other: i64 = site.query(&format!(
-                "SELECT COUNT(*) FROM {table} WHERE {column} NOT GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9] [0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]Z'"
-            ));
-            assert_eq!(other, 0, "{table}.{column}");
-        }
+    assert_eq!(gateway.post("/system/reload", &json!({})).status, 200);
+    let columns = site.column(
+        "SELECT t.name || '.' || c.name FROM sqlite_master t, pragma_table_info(t.name) c
+         WHERE t.type = 'table' AND (c.name LIKE '%\\_at' ESCAPE '\\')",
+    );
+    let mut checked = 0;
+    for (table, column) in columns.iter().filter_map(|name| name.split_once('.')) {
+        let other: i64 = site.query(&format!(
+            "SELECT COUNT(*) FROM {table} WHERE {column} NOT GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9] [0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]Z'"
+        ));
+        assert_eq!(other, 0, "{table}.{column}");
+        checked += site.query::<i64>(&format!("SELECT COUNT({column}) FROM {table}"));
     }
+    // Of each job: three times of its row, three of its log, its transitions and its attempt.
+    assert!(checked >= 1000, "{checked} in {columns:?}");
     let out_of_order: i64 = site.query(
         "SELECT COUNT(*) FROM job_transitions a JOIN job_transitions b ON b.id = a.id + 1 WHERE b.created_at < a.created_at",
     );
@@ -198,7 +201,7 @@ fn facts_are_kept_and_the_state_is_their_newest() {
 
 #[test]
 fn without_facts_the_state_is_merged_and_keeps_every_digit() {
-    let script = r#"cat > "$DUCTILE_PAYLOAD_OUT"; echo '{"status":"ok","result":"x","state_updates":{"ns":1713740000123456789012345,"a":{"b":1}}}'"#;
+    let script = r#"cat > "$DUCTILE_PAYLOAD_OUT"; if [ "$DUCTILE_COMMAND" = poll ]; then echo '{"status":"ok","result":"x","state_updates":{"ns":1713740000123456789012345,"a":{"b":1},"kept":true}}'; else echo '{"status":"ok","result":"x","state_updates":{"ns":2,"a":{"c":1}}}'; fi"#;
     let site = Site::new().plugin("digits", script);
     let gateway = site.start();
     let out = site.path("request");
@@ -207,28 +210,41 @@ fn without_facts_the_state_is_merged_and_keeps_every_digit() {
     }
     let request = std::fs::read_to_string(&out).expect("the request");
     assert!(request.contains(r#""ns":1713740000123456789012345"#), "{request}");
+    gateway.wait_for(&gateway.trigger_with("digits", "handle", &json!({"out": out})));
+    let state: Value = serde_json::from_str(&site.query::<String>("SELECT state FROM plugin_state")).expect("JSON");
+    assert_eq!((state["a"].clone(), state["ns"] == json!(2), &state["kept"]), (json!({"c": 1}), true, &json!(true)));
 }
 
 #[test]
 fn a_state_that_grows_too_large_fails_the_job_and_changes_nothing() {
-    let script = r#"cat >/dev/null; python3 -c 'print("{\"status\":\"ok\",\"result\":\"x\",\"state_updates\":{\"big\":\"" + "x"*1100000 + "\"}}")'"#;
-    let site = Site::new().plugin("big", script);
+    let script = r#"if grep -q '"big":true' >/dev/null; then python3 -c 'print("{\"status\":\"ok\",\"result\":\"x\",\"events\":[{\"type\":\"a.b\"},{\"type\":\"c.d\"}],\"state_updates\":{\"big\":\"" + "x"*1100000 + "\"}}")'; else echo '{"status":"ok","result":"x","state_updates":{"small":1}}'; fi"#;
+    let facts = "fact_outputs:\n  - {when: {command: poll}, from: state_updates, fact_type: facts.snapshot}";
+    let site = Site::new().plugin("merged", script).plugin_with("facts", script, facts, "");
     let gateway = site.start();
-    let seen = gateway.wait_for(&gateway.trigger("big", "poll"));
-    assert_eq!((&seen["status"], &seen["attempt"]), (&json!("failed"), &json!(1)));
-    assert_eq!(seen["last_error"], "plugin state exceeds max size (1048576 bytes)");
-    assert_eq!(site.query::<i64>("SELECT COUNT(*) FROM plugin_state"), 0);
+    for plugin in ["merged", "facts"] {
+        assert_eq!(gateway.wait_for(&gateway.trigger(plugin, "poll"))["status"], "succeeded");
+        let seen = gateway.wait_for(&gateway.trigger_with(plugin, "poll", &json!({"big": true})));
+        assert_eq!((&seen["status"], &seen["attempt"]), (&json!("failed"), &json!(1)), "{plugin}");
+        assert_eq!(seen["last_error"], "plugin state exceeds max size (1048576 bytes)");
+        let state: String = site.query(&format!("SELECT state FROM plugin_state WHERE plugin_name = '{plugin}'"));
+        assert_eq!(state, r#"{"small":1}"#);
+    }
+    assert_eq!(site.column("SELECT plugin_name || fact_json FROM plugin_facts"), [r#"facts{"small":1}"#]);
+    assert_eq!(site.query::<i64>("SELECT value FROM storage_sequences WHERE name = 'plugin_facts'"), 1);
+    assert_eq!(site.query::<i64>("SELECT COUNT(*) FROM job_queue"), 4, "no successor");
+    assert_eq!(site.query::<i64>("SELECT COUNT(*) FROM event_context"), 0);
 }
 
 #[test]
 fn secrets_reach_only_the_plugin_they_are_granted_to_and_stay_out_of_everything_else() {
     let script = r#"cat > "$DUCTILE_PAYLOAD_OUT"; env > "$DUCTILE_PAYLOAD_OUT.env"; echo "said $(cat "$DUCTILE_PAYLOAD_OUT" | sed -n 's/.*"pw":"\([^"]*\)".*/\1/p')" >&2; echo '{"status":"ok","result":"sent"}'"#;
-    let site = Site::new().plugin("mailer", script).plugin("other", script);
+    let site = Site::new().plugin("mailer", script).plugin("other", script).plugin("poor", script);
     let value = "s3cr3t-value-of-the-mailer";
     site.principal("mailer");
+    site.principal("poor");
     site.secret("pw", value, "mailer");
     let gateway = site.start();
-    for plugin in ["mailer", "other"] {
+    for plugin in ["mailer", "other", "poor"] {
         let seen = gateway.wait_for(&gateway.trigger_with(plugin, "poll", &json!({"out": site.path(plugin)})));
         assert_eq!(seen["status"], "succeeded", "{seen}");
     }
@@ -236,6 +252,7 @@ fn secrets_reach_only_the_plugin_they_are_granted_to_and_stay_out_of_everything_
         serde_json::from_str(&std::fs::read_to_string(site.path(plugin)).expect("a request")).expect("JSON")
     };
     assert_eq!(request("mailer")["secrets"], json!({"pw": value}));
+    assert_eq!(request("poor")["secrets"], json!({}), "a principal to whom nothing is granted");
     assert_eq!(request("other").get("secrets"), None);
     let environment = std::fs::read_to_string(site.path("mailer.env")).expect("the environment");
     assert!(!environment.contains(value));
@@ -334,10 +351,14 @@ fn paging_gives_every_job_once_while_new_ones_arrive() {
 
 #[test]
 fn a_database_that_is_held_by_another_process_makes_requests_wait_and_then_fail_clearly() {
-    let site = Site::new().plugin("hello", OK);
+    let site = Site::new().plugin("hello", OK).plugin("gated", GATED);
     let gateway = site.start();
+    let running = gateway.trigger_with("gated", "poll", &json!({"gate": site.path("gate")}));
+    gateway.wait_for_status(&running, |status| status == "running");
     let other = rusqlite::Connection::open(site.path("data/ductile.db")).expect("the database");
     other.execute_batch("BEGIN IMMEDIATE").expect("the write lock");
+    // What ends meanwhile has to wait for the lock, however long it is held.
+    std::fs::write(site.path("gate"), "").expect("a file");
     let answer = gateway.post("/plugin/hello/poll", &json!({}));
     assert_eq!((answer.status, &answer.body["code"]), (503, &json!("database_busy")), "{answer:?}");
     other.execute_batch("ROLLBACK").expect("the end of the transaction");
@@ -346,7 +367,9 @@ fn a_database_that_is_held_by_another_process_makes_requests_wait_and_then_fail_
         if answer.status == 202 { Ok(answer.body["job_id"].as_str().expect("an id").to_owned()) } else { Err(answer) }
     });
     gateway.wait_for(&accepted.expect("the queue to take jobs again"));
-    assert_eq!(site.query::<i64>("SELECT COUNT(*) FROM job_queue"), 1);
+    assert_eq!(site.query::<i64>("SELECT COUNT(*) FROM job_queue"), 2, "nothing of the refused request is there");
+    let finished = gateway.wait_for(&running);
+    assert_eq!((&finished["status"], &finished["attempt"]), (&json!("succeeded"), &json!(1)));
 }
 
 #[test]
@@ -360,4 +383,117 @@ fn an_idle_gateway_starts_a_job_at_once() {
     let late: i64 = site
         .query("SELECT COUNT(*) FROM job_queue WHERE (julianday(started_at) - julianday(created_at)) * 86400000 > 900");
     assert_eq!(late, 0);
+}
+
+#[test]
+fn a_key_whose_job_has_succeeded_gives_that_job_again_and_only_for_the_same_command() {
+    let site = Site::new().plugin("hello", OK);
+    let mut gateway = site.start();
+    let client = gateway.client();
+    let post = |command: &str| {
+        let answer = client.post(&format!("/plugin/hello/{command}"), r#"{"payload":{},"dedupe_key":" k "}"#, &[]);
+        answer.body["job_id"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
+    };
+    let first = post("poll");
+    assert_eq!(gateway.wait_for(&first)["status"], "succeeded");
+    assert_eq!(post("poll"), first);
+    let told =
+        gateway.wait_for_log("a word about the job that is there", |line| line["existing_job_id"] == first.as_str());
+    assert_eq!(
+        (&told["level"], &told["dedupe_key"], &told["reason"], told["dedupe_ttl"].is_null()),
+        (&json!("INFO"), &json!("k"), &json!("recent_success"), false)
+    );
+    assert_eq!(site.query::<i64>("SELECT COUNT(*) FROM job_queue"), 1);
+    assert_ne!(post("health"), first);
+    assert_eq!(site.query::<i64>("SELECT COUNT(*) FROM job_queue WHERE dedupe_key = 'k'"), 2);
+}
+
+#[test]
+fn ids_are_of_the_seventh_version_and_sort_by_creation() {
+    let site = Site::new().plugin("hello", OK);
+    let gateway = site.start();
+    let ids: Vec<String> = (0..20).map(|_| gateway.trigger("hello", "poll")).collect();
+    let hex = "[0-9a-f]";
+    let form = [
+        hex.repeat(8),
+        hex.repeat(4),
+        format!("7{}", hex.repeat(3)),
+        format!("[89ab]{}", hex.repeat(3)),
+        hex.repeat(12),
+    ]
+    .join("-");
+    assert_eq!(site.query::<i64>(&format!("SELECT COUNT(*) FROM job_queue WHERE id GLOB '{form}'")), 20);
+    assert!(ids.is_sorted_by(|earlier, later| earlier < later), "{ids:?}");
+}
+
+#[test]
+fn a_job_is_inspected_with_flags_before_or_after_its_id_and_also_when_its_row_is_pruned() {
+    let site = Site::new().plugin("hello", OK);
+    let gateway = site.start();
+    let job = gateway.trigger("hello", "poll");
+    gateway.wait_for(&job);
+    let after = site.run(&["job", "inspect", &job, "--json"]);
+    assert_eq!(site.run(&["job", "inspect", "--json", &job]), after);
+    let document: Value = serde_json::from_str(&after).expect("JSON");
+    assert_eq!((&document["source"], &document["steps"]), (&json!("job_queue"), &json!([])));
+    let other = rusqlite::Connection::open(site.path("data/ductile.db")).expect("the database");
+    other.busy_timeout(Duration::from_secs(10)).expect("a busy timeout");
+    other.execute("DELETE FROM job_queue WHERE id = ?1", [&job]).expect("a pruned row");
+    let document: Value = serde_json::from_str(&site.run(&["job", "inspect", &job, "--json"])).expect("JSON");
+    assert_eq!(
+        (&document["source"], &document["job_id"], &document["status"], &document["hops"]),
+        (&json!("job_log"), &json!(job), &json!("succeeded"), &json!(0))
+    );
+    assert_eq!(gateway.get(&format!("/job/{job}")).body["status"], "succeeded");
+    let unknown =
+        site.command(&["job", "inspect", "019b7ca9-0000-7000-8000-000000000000"]).output().expect("the binary");
+    assert_eq!(unknown.status.code(), Some(1));
+}
+
+#[test]
+fn the_log_is_searched_for_the_letters_given_and_by_producer() {
+    let script = r#"cat >/dev/null; echo '{"status":"error","error":"'"$DUCTILE_PAYLOAD_SAY"'","retry":false}'"#;
+    let site = Site::new().plugin("says", script);
+    let gateway = site.start();
+    for say in ["full 100%", "full 100x"] {
+        gateway.wait_for(&gateway.trigger_with("says", "poll", &json!({"say": say})));
+    }
+    let logs = |args: &[&str]| -> Value {
+        let all = [&["job", "logs", "--json"], args].concat();
+        serde_json::from_str(&site.run(&all)).expect("JSON")
+    };
+    let found = logs(&["--query", "100%"]);
+    assert_eq!((&found["total"], &found["logs"][0]["last_error"]), (&json!(1), &json!("full 100%")));
+    assert_eq!(logs(&["--query", "FULL"])["total"], 2);
+    assert_eq!(logs(&["--submitted-by", "api"])["total"], 2);
+    assert_eq!(logs(&["--status", "Error", "--limit", "1"])["logs"].as_array().map(Vec::len), Some(1));
+    let ended: String = site.query("SELECT replace(completed_at, ' ', 'T') FROM job_log ORDER BY completed_at LIMIT 1");
+    assert_eq!(logs(&["--from", &ended, "--to", &ended])["total"], 1, "both ends count");
+    assert_eq!(logs(&["--submitted-by", "webhook"]), json!({"total": 0, "logs": []}));
+    for (args, message) in [
+        (["--status", "bogus"], "invalid status filter"),
+        (["--from", "yesterday"], "invalid from timestamp"),
+        (["--to", "2026-13-01T00:00:00Z"], "invalid to timestamp"),
+        (["--limit", "0"], "limit must be between 1 and 200"),
+        (["--limit", "201"], "limit must be between 1 and 200"),
+    ] {
+        let output = site.command(&[&["job", "logs"], &args[..]].concat()).output().expect("the binary");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), said.contains(message)), (Some(1), true), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn a_time_that_can_not_be_read_is_null_with_a_warning_and_never_a_failed_listing() {
+    let site = Site::new().plugin("hello", OK);
+    let mut gateway = site.start();
+    gateway.wait_for(&gateway.trigger("hello", "poll"));
+    gateway.stop();
+    let database = rusqlite::Connection::open(site.path("data/ductile.db")).expect("the database");
+    database.execute("UPDATE job_log SET completed_at = 'garbage'", []).expect("a row");
+    drop(database);
+    let output = site.command(&["job", "logs", "--json"]).output().expect("the binary");
+    let logs: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&logs["total"], &logs["logs"][0]["completed_at"]), (&json!(1), &Value::Null));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("WARN"), "{}", crate::site::show(&output));
 }

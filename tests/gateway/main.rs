@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test or bench that can not go on may panic")]
 
+mod access;
 mod boot;
 mod command_line;
 mod crash;
+mod database;
 mod first_minutes;
 mod jobs;
+mod operations;
 mod plugins;
 mod reload;
 #[allow(dead_code, reason = "shared with the benches, which use other parts of it")]

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::load::{Loaded, Vault};
 use crate::plan::{Posture, Standing};
+use crate::yaml::Node;
 use crate::{ListenAddr, Manifest, PluginConfig, Registry, check_scope};
 
 /// What the doctor found.
@@ -28,6 +29,7 @@ pub(crate) fn examine(loaded: &Loaded, registry: &Registry) -> Report {
     visit.listener();
     visit.scopes();
     visit.unused();
+    visit.not_built();
     visit.report
 }
 
@@ -101,6 +103,34 @@ impl Visit<'_> {
             message.push_str(&format!(" ({} was left out: {})", rejected.path.display(), rejected.reason));
         }
         message
+    }
+
+    /// What is configured and checked, and does nothing in this version.
+    fn not_built(&mut self) {
+        const SECTIONS: [(&str, &[&str]); 5] = [
+            ("webhooks", &["webhooks", "endpoints"]),
+            ("relay", &["instances"]),
+            ("relay", &["remote_ingress"]),
+            ("routes", &["routes"]),
+            ("pipelines", &["pipelines"]),
+        ];
+        for (category, path) in SECTIONS {
+            self.warn_not_built(category, path);
+        }
+        let loaded = self.loaded;
+        for (name, _) in loaded.config.plugins.iter().filter(|(_, plugin)| plugin.enabled) {
+            self.warn_not_built("schedule", &["plugins", name, "schedules"]);
+        }
+    }
+
+    fn warn_not_built(&mut self, category: &'static str, path: &[&str]) {
+        let is_empty = |node: &Node| node.entries().is_empty() && node.items().is_empty();
+        if self.loaded.merged.find(path).is_some_and(|node| !is_empty(node)) {
+            let shown = self.loaded.merged.shown_path(path);
+            let message = format!("{shown} is checked, but this version does nothing with it yet");
+            let problem = self.problem(category, path, message);
+            self.report.warnings.push(problem);
+        }
     }
 
     /// Who gets whose secrets, as far as that looks like a mistake.

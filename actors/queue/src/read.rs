@@ -251,6 +251,19 @@ pub(crate) fn tree(connection: &Connection, root: &JobId) -> rusqlite::Result<Op
     Ok(Some(nodes))
 }
 
+/// Whether a job is queued or running and has caused nothing yet: what a tree looks like that was just begun.
+pub(crate) fn is_open_alone(connection: &Connection, id: &JobId) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached(
+            "SELECT status IN ('queued', 'running')
+                    AND NOT EXISTS (SELECT 1 FROM job_queue c WHERE c.parent_job_id = ?1)
+             FROM job_queue WHERE id = ?1",
+        )?
+        .query_row([id.as_str()], |row| row.get(0))
+        .optional()
+        .map(|alone| alone.unwrap_or(false))
+}
+
 /// Breakers that are open.
 pub(crate) fn circuits_open(connection: &Connection) -> rusqlite::Result<u64> {
     connection

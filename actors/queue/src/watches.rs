@@ -29,8 +29,17 @@ pub(crate) struct Watches {
 impl Watches {
     /// Answers at once when the tree is complete, else watches it.
     pub(crate) fn add(&mut self, connection: &Connection, id: u64, root: JobId, reply: TreeReply) {
-        if !reply.is_closed() {
-            self.settle(connection, id, Watch { root, open: HashSet::new(), reply });
+        if reply.is_closed() {
+            return;
+        }
+        // The usual case, a job that was queued a moment ago, needs no look at a tree.
+        let is_alone = read::is_open_alone(connection, &root).unwrap_or(false);
+        let watch = Watch { open: HashSet::new(), root, reply };
+        if is_alone {
+            let open = HashSet::from([watch.root.clone()]);
+            self.keep(id, Watch { open, ..watch });
+        } else {
+            self.settle(connection, id, watch);
         }
     }
 
@@ -87,10 +96,14 @@ impl Watches {
         if open.is_empty() {
             return drop(watch.reply.send(Ok(Some(nodes))));
         }
-        for job in &open {
+        self.keep(id, Watch { open, ..watch });
+    }
+
+    fn keep(&mut self, id: u64, watch: Watch) {
+        for job in &watch.open {
             self.by_job.entry(job.clone()).or_default().push(id);
         }
-        self.watches.insert(id, Watch { open, ..watch });
+        self.watches.insert(id, watch);
     }
 
     fn forget(&mut self, id: u64, jobs: &HashSet<JobId>) {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ductile_config::{Purpose, plan};
+use ductile_config::state_path;
 use ductile_model::{Outcome, format_wire};
 use ductile_queue::{Reader, ReloadRecord};
 use reqwest::Method;
@@ -13,7 +13,6 @@ use crate::cli::args::{Common, Remote};
 use crate::cli::client::{Gateway, Limit, block_on};
 use crate::cli::report::{self, Failure};
 use crate::gateway::pid_lock::{LockState, lock_path, lock_state};
-use crate::gateway::secrets::VaultSource;
 
 /// How often the history is looked at while a signal's reload runs.
 const LOOK: Duration = Duration::from_millis(50);
@@ -176,12 +175,11 @@ fn newest(database: &Path) -> Option<i64> {
     Some(rows.first().map_or(0, |row| row.id))
 }
 
-/// The state database of the configuration. One that does not load would be refused by the gateway too: its cause is
-/// said at once, and the gateway is not asked.
+/// The state database of the configuration. Only what keeps its place from being known is refused here: all else is for
+/// the gateway to refuse, which records it.
 fn database(common: &Common) -> Result<std::path::PathBuf, Failure> {
     let environment = crate::environment();
     let source = common.locate(&environment).map_err(Failure::config)?;
-    let plan = plan(&source, &environment, &VaultSource::default(), Purpose::Inspecting)
-        .map_err(|refusal| Failure::config(format!("the configuration does not load: {refusal}")).exiting(78))?;
-    Ok(plan.config.state.path.clone())
+    state_path(&source, &environment)
+        .map_err(|refusal| Failure::config(format!("the configuration does not load: {refusal}")).exiting(78))
 }

@@ -143,3 +143,15 @@ fn principals_that_look_like_a_mistake_are_warnings() {
         ]
     );
 }
+
+#[test]
+fn what_is_checked_but_not_built_yet_is_said_aloud() {
+    let site = Site::new()
+        .plugin("p", "")
+        .config("plugins: {p: {enabled: true, schedules: [{every: 5m}]}}\nroutes: [{from: p, event_type: e, to: p}]\n");
+    let fields: Vec<_> =
+        site.check().warnings.into_iter().filter(|w| w.message.contains("does nothing with it yet")).collect();
+    let fields: Vec<_> = fields.iter().map(|warning| warning.field.as_str()).collect();
+    assert_eq!(fields, ["routes", "plugins.p.schedules"]);
+    assert!(Site::new().plugin("p", "").config("routes: []\n").check().warnings.iter().all(|w| w.field != "routes"));
+}

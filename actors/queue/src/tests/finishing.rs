@@ -302,3 +302,35 @@ async fn recovery_brings_back_what_ran_and_buries_what_had_no_attempt_left() {
     let again = claim(&mut claims).await;
     assert_eq!((again.id, again.attempt), (twice.id, 2));
 }
+
+#[tokio::test]
+async fn whoever_hears_of_an_end_finds_it_stored() {
+    let site = Site::new().await;
+    let mut claims = site.activate(policy(1)).await;
+    let mut live = site.hub.subscribe(0).live;
+    // A reader of its own, as fast as it can: it must never be ahead of the commit.
+    let reader = site.other();
+    let listening = std::thread::spawn(move || {
+        let mut seen = Vec::new();
+        while let Some(record) = live.blocking_recv() {
+            let id = record.data["job_id"].as_str().unwrap_or_default().to_owned();
+            let sql = "SELECT status FROM job_queue WHERE id = ?1";
+            let status: String = reader.query_row(sql, [&id], |row| row.get(0)).unwrap_or_default();
+            seen.push((record.kind, status));
+        }
+        seen
+    });
+    for _ in 0..50 {
+        let job = running(&site, &mut claims, job("echo")).await;
+        site.finish(&job, succeeded()).await;
+    }
+    let Site { hub, store, link, queue, .. } = site;
+    store.close().await;
+    drop((hub, store, link, queue));
+    let seen = listening.join().unwrap();
+    let ends: Vec<_> = seen.iter().filter(|(kind, _)| *kind == "job.completed").collect();
+    assert_eq!(ends.len(), 50, "{seen:?}");
+    assert!(ends.iter().all(|(_, status)| status == "succeeded"), "{seen:?}");
+    let queued = seen.iter().filter(|(kind, _)| *kind == "job.enqueued");
+    assert!(queued.clone().count() == 50 && queued.into_iter().all(|(_, status)| !status.is_empty()), "{seen:?}");
+}
