@@ -373,16 +373,15 @@ fn a_database_that_is_held_by_another_process_makes_requests_wait_and_then_fail_
 }
 
 #[test]
-fn an_idle_gateway_starts_a_job_at_once() {
-    let site = Site::new().plugin("hello", OK);
+fn an_idle_gateway_starts_a_job_with_the_commit_that_stores_it() {
+    let site = Site::new().plugin("gated", GATED);
     let gateway = site.start();
-    gateway.wait_for(&gateway.trigger("hello", "poll"));
-    std::thread::sleep(Duration::from_millis(1));
-    gateway.wait_for(&gateway.trigger("hello", "poll"));
-    // Claimed by the commit that stored it or by the next one, never by a tick.
-    let late: i64 = site
-        .query("SELECT COUNT(*) FROM job_queue WHERE (julianday(started_at) - julianday(created_at)) * 86400000 > 900");
-    assert_eq!(late, 0);
+    let gate = json!({"gate": site.path("gate")});
+    // Whoever has the answer finds the job claimed: no tick and no second commit stands between.
+    let job = gateway.trigger_with("gated", "poll", &gate);
+    assert_eq!(gateway.get(&format!("/job/{job}")).body["status"], "running");
+    std::fs::write(site.path("gate"), "").expect("a file");
+    gateway.wait_for(&job);
 }
 
 #[test]

@@ -14,7 +14,7 @@
 //! **Not here:** running jobs. The API only ever enqueues and reads.
 //!
 //! A request passes `service` (request id, caller, rate, cross-origin and security headers, access log), is matched
-//! by `routes`, and is answered by one function of `handlers`. Handlers return a value or an [`error::ApiError`];
+//! by `routes`, and is answered by one function of `handlers`. Handlers return a value or an `ApiError`;
 //! nothing but the route match ever rejects.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
