@@ -102,8 +102,8 @@ impl Attempts {
         }
     }
 
-    /// Runs a claimed job to its stored outcome, on this thread.
-    fn run(&self, job: &ClaimedJob, runner: &Runner, runtime: &Handle) {
+    /// Enters an attempt, so that whoever waits for the running ones waits for it too.
+    fn enter(self: &Arc<Self>) -> Entry {
         let control = Arc::new(Control::default());
         let mut id = 0;
         self.0.send_modify(|table| {
@@ -114,11 +114,7 @@ impl Attempts {
                 control.order(signal);
             }
         });
-        let _entry = Entry { attempts: self, id };
-        runtime.block_on(async {
-            let outcome = run_caught(job, &runner.deps, &control).await;
-            store(outcome, runner.sink.as_ref()).await;
-        });
+        Entry { attempts: self.clone(), id, control }
     }
 
     /// How many run.
@@ -193,14 +189,16 @@ impl Lead {
     fn take(self) {
         loop {
             let Some(job) = self.inbox.blocking_lock().blocking_recv() else { return };
+            // Entered before the place goes on: the next one may find the inbox ended, and a drain must not miss this job.
+            let entry = self.driving.0.enter();
             let next = self.clone();
-            let (attempts, runner, runtime) = (self.driving.0.clone(), self.runner.clone(), self.runtime.clone());
+            let (runner, runtime) = (self.runner.clone(), self.runtime.clone());
             if threads::run(move || next.take()).is_ok() {
                 drop(self);
-                return attempts.run(&job, &runner, &runtime);
+                return entry.run(&job, &runner, &runtime);
             }
             // No thread is left: this one runs the job and then waits on.
-            attempts.run(&job, &runner, &runtime);
+            entry.run(&job, &runner, &runtime);
         }
     }
 }
@@ -215,12 +213,23 @@ impl Drop for Driving {
 }
 
 /// One row of the table; leaves it whatever becomes of the task.
-struct Entry<'a> {
-    attempts: &'a Attempts,
+struct Entry {
+    attempts: Arc<Attempts>,
     id: u64,
+    control: Arc<Control>,
 }
 
-impl Drop for Entry<'_> {
+impl Entry {
+    /// Runs the claimed job to its stored outcome, on this thread.
+    fn run(self, job: &ClaimedJob, runner: &Runner, runtime: &Handle) {
+        runtime.block_on(async {
+            let outcome = run_caught(job, &runner.deps, &self.control).await;
+            store(outcome, runner.sink.as_ref()).await;
+        });
+    }
+}
+
+impl Drop for Entry {
     fn drop(&mut self) {
         self.attempts.0.send_modify(|table| {
             table.running.remove(&self.id);

@@ -121,6 +121,19 @@ async fn a_drain_ends_when_the_inbox_has_ended_and_the_last_attempt_is_stored() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_drain_never_misses_a_claim_that_is_just_being_taken() {
+    let site = Site::sh("exit 0");
+    for _ in 0..20_000 {
+        let mut pool = Pool::of(&site).await;
+        // Needs no process, so that the instants before and after the attempt are most of it.
+        pool.claim(claimed("unknown", "poll", None));
+        drop(pool.claims.take());
+        timeout(LONG, pool.attempts.drained()).await.unwrap();
+        pool.outcomes.try_recv().expect("the drain ended before the outcome was stored");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn attempts_outlive_the_incarnation_that_began_them() {
     let snapshot = SnapshotId::generate();
     let first = Attempts::of(&snapshot);
