@@ -119,6 +119,7 @@ CREATE TABLE event_context (
     created_at       TEXT NOT NULL
 );
 CREATE INDEX event_context_created_at_idx ON event_context (created_at);
+CREATE INDEX event_context_parent_idx ON event_context (parent_id) WHERE parent_id IS NOT NULL;
 
 -- Facts: one row per finished attempt, its id being '<job_id>-<attempt>'.
 CREATE TABLE job_log (
@@ -143,6 +144,7 @@ CREATE TABLE job_log (
 );
 CREATE INDEX job_log_job_id_attempt_idx ON job_log (job_id, attempt);
 CREATE INDEX job_log_completed_at_idx ON job_log (completed_at);
+CREATE INDEX job_log_event_context_idx ON job_log (event_context_id) WHERE event_context_id IS NOT NULL;
 
 -- Circuit breakers of scheduled commands, and the facts of their changes.
 CREATE TABLE circuit_breakers (

@@ -41,6 +41,7 @@ fn main() {
 async fn life_cycles(max_group: usize, synchronous: Synchronous, jobs: usize) -> f64 {
     let dir = tempfile::tempdir().expect("a directory");
     let options = StoreOptions {
+        policy: ClaimPolicy::default(),
         path: dir.path().join("bench.db"),
         synchronous,
         hub: EventHub::new(Arc::new(SystemClock)),
@@ -78,6 +79,7 @@ async fn life_cycles(max_group: usize, synchronous: Synchronous, jobs: usize) ->
                 result: Some(r#"{"status":"ok","result":"x"}"#.to_owned()),
                 duration: Duration::from_millis(1),
                 spawned: true,
+                stopwatch: None,
             };
             store.finalise(outcome).await.expect("a stored outcome");
         });
@@ -127,11 +129,7 @@ fn generation() -> ActivateGeneration {
             sanitized_config: "{}".into(),
             secret_fingerprints: "[]".into(),
         },
-        policy: ClaimPolicy {
-            max_workers: WORKERS,
-            lane_caps: BTreeMap::new(),
-            dedupe_ttl: Duration::from_secs(86_400),
-        },
+        policy: ClaimPolicy { max_workers: WORKERS, ..ClaimPolicy::default() },
         runnable: None,
         reload: None,
     }

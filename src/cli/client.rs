@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use ductile_config::{Purpose, plan};
 use ductile_model::Secret;
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use serde_json::Value;
 
 use super::args::{Common, Remote};
 use super::report::{self, Failure};
@@ -92,6 +93,24 @@ impl Gateway {
         }
     }
 
+    /// Sends a request and takes the whole answer in.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<(StatusCode, String), Failure> {
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let body = response.text().await.map_err(|error| self.unreachable(&error))?;
+        Ok((status, body))
+    }
+
+    /// Sends JSON and takes JSON in; what is no success is a failure.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        let request = self.request(Method::POST, path).header("content-type", "application/json");
+        let (status, body) = self.send(request.body(body.to_string())).await?;
+        if !status.is_success() {
+            return Err(api_error(status, &body));
+        }
+        serde_json::from_str(&body).map_err(|error| Failure::internal(format!("answer is not JSON: {error}")))
+    }
+
     /// What to say when nobody answers.
     pub(crate) fn unreachable(&self, error: &reqwest::Error) -> Failure {
         if error.is_timeout() {
@@ -105,6 +124,16 @@ impl Gateway {
     pub(crate) fn too_late(&self) -> Failure {
         Failure::unreachable(format!("no answer in time from {}", self.base))
     }
+}
+
+/// The gateway said no.
+pub(crate) fn api_error(status: StatusCode, body: &str) -> Failure {
+    Failure::internal(format!("API error ({}): {}", status.as_u16(), body.trim_end())).with("status", status.as_u16())
+}
+
+/// Percent-encodes a path segment.
+pub(crate) fn encode(segment: &str) -> String {
+    url::form_urlencoded::byte_serialize(segment.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
 /// A one-thread runtime for a command that talks to a gateway.

@@ -1,6 +1,7 @@
 //! `ductile job`: what happened, read straight from the database, with or without a running gateway.
 
 mod inspect;
+mod intervene;
 mod logs;
 
 use clap::Subcommand;
@@ -29,12 +30,29 @@ pub(crate) enum Action {
         after_help = "Examples:\n  ductile job logs --plugin file_watch --status failed\n  ductile job logs --query 'connection refused' --from 2026-01-02T00:00:00Z --json\n\nExit codes: 0 shown, 1 wrong filter or not readable."
     )]
     Logs(logs::Filters),
+    /// Give an active job of a running gateway up
+    #[command(
+        long_about = "Give an active job of a running gateway up. A waiting job is dead at once; of a running one the process is ended, \
+                      and what it still says does not count.",
+        after_help = "Examples:\n  ductile job cancel 1a2b3c4d --reason 'wrong input'\n  ductile job cancel 01a22d63-c2e6-74c6-836e-b59617e8e14c --tree\n\nExit codes: 0 cancelled, 1 not active, not found or no gateway."
+    )]
+    Cancel(intervene::Cancel),
+    /// Queue jobs that went wrong again
+    #[command(
+        long_about = "Queue jobs that went wrong again, as new jobs with the same input and the same place in their pipeline. Jobs that were \
+                      retried before are skipped, so that running the command twice retries nothing twice. Many come due one after the other, \
+                      at --rate per second.",
+        after_help = "Examples:\n  ductile job retry 1a2b3c4d\n  ductile job retry --plugin web_fetch --since 6h --dry-run\n  ductile job retry --status timed_out,dead --pipeline nightly --rate 2\n\nExit codes: 0 done, 1 nothing of what was named could be retried, or no gateway."
+    )]
+    Retry(intervene::Retry),
 }
 
 pub(crate) fn run(action: Action, common: &Common) -> Result<u8, Failure> {
     match action {
         Action::Inspect { job_id } => inspect::run(&job_id, common),
         Action::Logs(filters) => logs::run(&filters, common),
+        Action::Cancel(arguments) => intervene::cancel(&arguments, common),
+        Action::Retry(arguments) => intervene::retry(&arguments, common),
     }
 }
 

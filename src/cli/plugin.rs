@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::args::{Common, Remote};
-use super::client::{Gateway, Limit, block_on};
+use super::client::{Gateway, Limit, api_error, block_on, encode};
 use super::report::{self, Failure};
 
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,7 +73,7 @@ pub(crate) fn run(action: Action, common: &Common) -> Result<u8, Failure> {
 }
 
 async fn list(gateway: &Gateway, common: &Common) -> Result<u8, Failure> {
-    let (status, body) = send(gateway, gateway.request(Method::GET, "/plugins")).await?;
+    let (status, body) = gateway.send(gateway.request(Method::GET, "/plugins")).await?;
     if !status.is_success() {
         return Err(api_error(status, &body));
     }
@@ -122,7 +122,7 @@ async fn trigger(
     if let Some(body) = body {
         request = request.header("content-type", "application/json").body(body.to_string());
     }
-    let (status, body) = send(gateway, request).await?;
+    let (status, body) = gateway.send(request).await?;
     if !status.is_success() {
         return Err(api_error(status, &body));
     }
@@ -142,17 +142,6 @@ async fn trigger(
         report::line(format_args!("Queued job {job} ({name} {command})"));
     }
     Ok(u8::from(sync && state != "succeeded"))
-}
-
-async fn send(gateway: &Gateway, request: reqwest::RequestBuilder) -> Result<(reqwest::StatusCode, String), Failure> {
-    let response = request.send().await.map_err(|error| gateway.unreachable(&error))?;
-    let status = response.status();
-    let body = response.text().await.map_err(|error| gateway.unreachable(&error))?;
-    Ok((status, body))
-}
-
-fn api_error(status: reqwest::StatusCode, body: &str) -> Failure {
-    Failure::internal(format!("API error ({}): {}", status.as_u16(), body.trim_end())).with("status", status.as_u16())
 }
 
 fn chosen_command(run: &Run) -> Result<String, Failure> {
@@ -179,9 +168,4 @@ fn payload(run: &Run) -> Result<Option<Value>, Failure> {
         Ok(_) => Err(Failure::usage("the payload must be a JSON object")),
         Err(error) => Err(Failure::usage(format!("the payload is not valid JSON: {error}"))),
     }
-}
-
-/// Percent-encodes a path segment.
-fn encode(segment: &str) -> String {
-    url::form_urlencoded::byte_serialize(segment.as_bytes()).collect::<String>().replace('+', "%20")
 }

@@ -11,7 +11,7 @@ use ductile_queue::{Store, StoreError, StoreOptions};
 use ractor::{Actor, ActorRef};
 use tokio::sync::{mpsc, oneshot};
 
-use super::bring_up::{HeldVault, Loaded, Resources, load, store_synchronous};
+use super::bring_up::{HeldVault, Loaded, Resources, claim_policy, load, store_synchronous};
 use super::control::GatewayControl;
 use super::faults::{Faults, VARIABLE};
 use super::pid_lock::{PidLock, lock_path};
@@ -110,6 +110,7 @@ async fn serve(
         process,
         control: control.clone(),
         restarts: Arc::default(),
+        housekeeping: Arc::default(),
         log,
     };
     let args = RootArgs { resources, loaded, vault_lock, ready, exit };
@@ -224,6 +225,7 @@ async fn open_store(loaded: &Loaded, hub: EventHub) -> Result<Store, Refusal> {
         synchronous: store_synchronous(state.synchronous),
         hub,
         clock: Arc::new(SystemClock),
+        policy: claim_policy(&loaded.plan),
         max_group: GROUP,
     };
     let opened = tokio::task::spawn_blocking(move || Store::open(options)).await;

@@ -5,15 +5,16 @@
 //! standby, and one transaction records the new generation and makes it the one that claims.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ductile_api::Control;
-use ductile_config::{Plan, Posture, Purpose, Source, Synchronous, plan, reload_refusals};
+use ductile_config::{CircuitBreaker, Plan, Posture, Purpose, Source, Synchronous, plan, reload_refusals};
 use ductile_dispatcher::{ClaimInbox, end_leftovers};
 use ductile_listeners::{Door, DoorLimits};
 use ductile_model::{Clock, EventHub, Problem, Refusal};
-use ductile_queue::{ActivateGeneration, ClaimPolicy, ReloadEntry, SnapshotRow, Store};
+use ductile_queue::{ActivateGeneration, BreakerPolicy, ClaimPolicy, ReloadEntry, SnapshotRow, Store};
 use ductile_vault::{Vault, VaultArgs, VaultLock};
 use ractor::{Actor, ActorRef};
 
@@ -39,6 +40,8 @@ pub(crate) struct Resources {
     pub(crate) process: Arc<ProcessState>,
     pub(crate) control: Arc<dyn Control>,
     pub(crate) restarts: Arc<Mutex<Restarts>>,
+    /// Set while a round of housekeeping is under way.
+    pub(crate) housekeeping: Arc<AtomicBool>,
     pub(crate) log: crate::logging::LogControl,
 }
 
@@ -247,6 +250,7 @@ async fn stand_by(
         api_door: incumbent.door.as_ref().map(|bound| bound.door.clone()),
         process: resources.process.clone(),
         restarts: resources.restarts.clone(),
+        housekeeping: resources.housekeeping.clone(),
         root: root.clone(),
     };
     let (supervisor, _task) = Actor::spawn_linked(None, GenerationSupervisor, args, root.get_cell())
@@ -258,7 +262,7 @@ async fn stand_by(
 /// Ends what a killed gateway left running, then brings its jobs back. Before anything claims.
 async fn recover(resources: &Resources) -> Result<(), Refusal> {
     let failed = |error: String| Refusal::failed("recovery", Problem::new("recovery", error));
-    let running = resources.store.running_jobs().await.map_err(|error| failed(error.to_string()))?;
+    let running = resources.store.jobs_with_leftovers().await.map_err(|error| failed(error.to_string()))?;
     if running.is_empty() {
         return Ok(());
     }
@@ -281,7 +285,6 @@ async fn activate(
     running: Option<&Plan>,
 ) -> Result<ClaimInbox, Refusal> {
     let config = &plan.config;
-    let lane_caps = plan.registry.iter().map(|plugin| (plugin.name.clone(), plan.lane_cap(&plugin.name))).collect();
     let runnable = plan
         .registry
         .iter()
@@ -304,11 +307,7 @@ async fn activate(
             sanitized_config: snapshot.sanitized_config.clone(),
             secret_fingerprints: snapshot.secret_fingerprints.clone(),
         },
-        policy: ClaimPolicy {
-            max_workers: config.service.max_workers,
-            lane_caps,
-            dedupe_ttl: config.service.dedupe_ttl,
-        },
+        policy: claim_policy(plan),
         runnable: reload.is_some().then_some(runnable),
         reload,
     };
@@ -330,6 +329,22 @@ async fn activate(
     resources.store.set_synchronous(wanted);
     tracing::info!(snapshot_id = %snapshot.id, reason, config_hash = %snapshot.config_hash, "config snapshot recorded");
     Ok(Arc::new(tokio::sync::Mutex::new(claims)))
+}
+
+/// What the configuration says about the queue.
+pub(crate) fn claim_policy(plan: &Plan) -> ClaimPolicy {
+    let service = &plan.config.service;
+    let breakers = plan.config.plugins.iter().map(|(name, plugin)| {
+        let CircuitBreaker { threshold, reset_after } = plugin.circuit_breaker;
+        (name.clone(), BreakerPolicy { threshold, reset_after })
+    });
+    ClaimPolicy {
+        service: service.name.clone(),
+        max_workers: service.max_workers,
+        lane_caps: plan.registry.iter().map(|plugin| (plugin.name.clone(), plan.lane_cap(&plugin.name))).collect(),
+        dedupe_ttl: service.dedupe_ttl,
+        breakers: breakers.collect(),
+    }
 }
 
 /// The store's word for the configured durability.

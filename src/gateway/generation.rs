@@ -5,6 +5,7 @@
 //! a growing pause; one that keeps failing is reported to the root, which ends the process in order.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use ductile_listeners::Door;
 use ductile_model::{Clock, Component, EventHub, Lifecycle, LinkOwner, Producer, RestartWindow, Verdict};
 use ductile_queue::{NewJob, QueueActor, QueueArgs, QueueHandle, QueueMsg, Store};
 use ductile_relay::RelayActor;
-use ductile_scheduler::SchedulerActor;
+use ductile_scheduler::{SchedulerActor, SchedulerArgs};
 use ductile_vault::{VaultActor, VaultArgs, VaultHandle};
 use ductile_webhook::WebhookActor;
 use ractor::concurrency::JoinHandle;
@@ -49,6 +50,8 @@ pub(crate) struct GenerationArgs {
     pub(crate) process: Arc<ProcessState>,
     /// Failures of components, over all generations: a reload must not make a failing one look healthy.
     pub(crate) restarts: Arc<Mutex<Restarts>>,
+    /// Set while a round of housekeeping is under way.
+    pub(crate) housekeeping: Arc<AtomicBool>,
     pub(crate) root: ActorRef<RootMsg>,
 }
 
@@ -166,7 +169,15 @@ impl Generation {
                 };
                 start(component, DispatcherPool, dispatcher, supervisor, Some(&self.links.dispatcher)).await
             }
-            Component::Scheduler => start(component, SchedulerActor, (), supervisor, None).await,
+            Component::Scheduler => {
+                let scheduler = SchedulerArgs {
+                    plan,
+                    store: args.store.clone(),
+                    clock: args.clock.clone(),
+                    housekeeping: args.housekeeping.clone(),
+                };
+                start(component, SchedulerActor, scheduler, supervisor, None).await
+            }
             Component::Relay => start(component, RelayActor, (), supervisor, None).await,
             Component::Webhook => start(component, WebhookActor, (), supervisor, None).await,
             Component::Api => {

@@ -115,7 +115,7 @@ fn a_usage_error_names_what_is_missing_and_how_the_action_is_used() {
     assert_eq!(document["code"], 64);
     assert!(document["error"].as_str().expect("an error").contains("<JOB_ID>"), "{document}");
     let document: Value = serde_json::from_slice(&run(&["job", "--json"]).stdout).expect("JSON");
-    assert_eq!(document["error"], "ductile job: the command is missing, one of: inspect, logs, help");
+    assert_eq!(document["error"], "ductile job: the command is missing, one of: inspect, logs, cancel, retry, help");
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn two_names_for_the_configuration_are_refused_by_every_command() {
         let more: &[&str] = match path[..] {
             // A noun alone asks for nothing.
             ["system" | "config" | "job" | "plugin" | "vault" | "secrets"] => continue,
-            ["job", "inspect"] => &["12345678"],
+            ["job", "inspect" | "cancel" | "retry"] => &["12345678"],
             ["plugin", "run"] => &["echo", "--api-url", "http://127.0.0.1:1", "--api-key", "k"],
             ["api"] => &["/healthz", "--api-url", "http://127.0.0.1:1", "--api-key", "k"],
             _ => &[],

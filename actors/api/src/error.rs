@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::error::Error;
 
-use ductile_queue::QueueError;
+use ductile_model::JobStatus;
+use ductile_queue::{QueueError, RetrySkip};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -111,6 +112,21 @@ impl ApiError {
     pub(crate) fn idempotency_conflict(job: &str) -> Self {
         let message = "the Idempotency-Key was used with another payload";
         Self::new(StatusCode::CONFLICT, "idempotency_conflict", message).with_context(json!({ "job_id": job }))
+    }
+
+    /// There is nothing left to cancel.
+    pub(crate) fn not_active(status: JobStatus) -> Self {
+        Self::new(StatusCode::CONFLICT, "job_not_active", format!("the job is over: it is {status}"))
+            .with_context(json!({ "status": status.as_str() }))
+    }
+
+    pub(crate) fn not_retryable(why: &RetrySkip) -> Self {
+        Self::new(StatusCode::CONFLICT, "job_not_retryable", format!("the job can not be retried: {why}"))
+            .with_context(json!({ "reason": why.as_str() }))
+    }
+
+    pub(crate) fn payload_gone() -> Self {
+        Self::new(StatusCode::GONE, "job_payload_gone", "job payload is no longer stored")
     }
 
     pub(crate) fn reload_failed(error: String, stage: &str, outcome: &str) -> Self {

@@ -12,7 +12,7 @@ use warp::{Filter, Reply as _};
 use crate::body;
 use crate::context::Context;
 use crate::handlers::trigger::Target;
-use crate::handlers::{catalogue, health, jobs, reload, trigger};
+use crate::handlers::{catalogue, health, intervene, jobs, reload, trigger};
 use crate::paths::decode;
 use crate::reply::respond;
 use crate::state::Api;
@@ -37,6 +37,9 @@ pub(crate) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .unify()
         .boxed()
         .or(job_routes(api))
+        .unify()
+        .boxed()
+        .or(intervention_routes(api))
         .unify()
         .boxed()
         .or(system(api))
@@ -148,6 +151,52 @@ fn job_routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         })
         .boxed();
     show.or(list).unify().boxed().or(tree).unify().boxed()
+}
+
+fn intervention_routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    let cancel = warp::path!("job" / String / "cancel")
+        .and(warp::post())
+        .and(with(api))
+        .and(context())
+        .and(warp::body::stream())
+        .then(|id, api: Arc<Api>, context: Arc<Context>, stream| async move {
+            let answer = async {
+                intervene::admit(&api, &context)?;
+                let body = body::read(&context, api.plan.config.api.max_body_size, stream).await?;
+                intervene::cancel(&api, &context, &decode(id), &body).await
+            };
+            respond(&context, answer.await)
+        })
+        .boxed();
+    let retry = warp::path!("job" / String / "retry")
+        .and(warp::post())
+        .and(with(api))
+        .and(context())
+        .and(warp::body::stream())
+        .then(|id, api: Arc<Api>, context: Arc<Context>, stream| async move {
+            let answer = async {
+                intervene::admit(&api, &context)?;
+                body::read(&context, api.plan.config.api.max_body_size, stream).await?;
+                intervene::retry(&api, &context, &decode(id)).await
+            };
+            respond(&context, answer.await)
+        })
+        .boxed();
+    let retry_many = warp::path!("jobs" / "retry")
+        .and(warp::post())
+        .and(with(api))
+        .and(context())
+        .and(warp::body::stream())
+        .then(|api: Arc<Api>, context: Arc<Context>, stream| async move {
+            let answer = async {
+                intervene::admit(&api, &context)?;
+                let body = body::read(&context, api.plan.config.api.max_body_size, stream).await?;
+                intervene::retry_many(&api, &body).await
+            };
+            respond(&context, answer.await)
+        })
+        .boxed();
+    cancel.or(retry).unify().boxed().or(retry_many).unify().boxed()
 }
 
 fn system(api: &Arc<Api>) -> BoxedFilter<(Response,)> {

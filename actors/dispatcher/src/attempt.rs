@@ -11,7 +11,7 @@ use ductile_queue::{ClaimedJob, Finalise};
 use ductile_vault::{Composed, Denied, VaultHandle};
 use serde_json::value::RawValue;
 
-use crate::conclude::{self, Conclusion, Terms, conclude};
+use crate::conclude::{self, Conclusion, Terms, Timing, conclude};
 use crate::control::Control;
 use crate::environment::BaseEnvironment;
 use crate::events::{self, JobLabel, Preflight};
@@ -87,7 +87,7 @@ pub(crate) async fn run(job: &ClaimedJob, deps: &Deps, control: &Arc<Control>) -
     if job.submitted_by == deps.service && job.command == "poll" {
         deps.hub.publish("poll.started", events::poll_started(&label, job));
     }
-    let conclusion = match attempt(job, &label, deps, control).await {
+    let conclusion = match attempt(job, &label, deps, control, begun).await {
         Ok(conclusion) => conclusion,
         Err(Failure { reason, error }) => conclude::failed(reason, error, deps.catalogue.backoff_base(&job.plugin)),
     };
@@ -100,6 +100,7 @@ pub(crate) async fn run(job: &ClaimedJob, deps: &Deps, control: &Arc<Control>) -
         result: conclusion.result,
         duration: begun.elapsed(),
         spawned: control.has_spawned(),
+        stopwatch: conclusion.stopwatch,
     }
 }
 
@@ -108,6 +109,7 @@ async fn attempt(
     label: &JobLabel,
     deps: &Deps,
     control: &Arc<Control>,
+    begun: Instant,
 ) -> Result<Conclusion, Failure> {
     let input = preflight(job, label, deps)?;
     let (plugin, config, _) = deps
@@ -141,6 +143,8 @@ async fn attempt(
         guard,
         limit,
         backoff_base,
+        begun,
+        clock: deps.clock.clone(),
     };
     control.engage();
     // Blocks, on the attempt's own thread.
@@ -198,6 +202,8 @@ struct Work {
     guard: Guard,
     limit: Duration,
     backoff_base: Duration,
+    begun: Instant,
+    clock: Arc<dyn Clock>,
 }
 
 impl Work {
@@ -207,7 +213,9 @@ impl Work {
             Ran::Ended(seen) => {
                 let Self { label, plugin, hub, guard, limit, backoff_base, .. } = &self;
                 let (manifest, limit, backoff_base) = (&plugin.manifest, *limit, *backoff_base);
-                conclude(seen, &Terms { label, manifest, limit, backoff_base, guard, hub })
+                let timing =
+                    Timing { begun: self.begun, began: seen.began, exited: seen.exited, now: self.clock.now() };
+                conclude(seen, &Terms { label, manifest, limit, backoff_base, guard, hub, timing })
             }
             Ran::NotStarted(error) => conclude::failed(FailureReason::SpawnError, error, self.backoff_base),
             Ran::Withheld => conclude::withheld(),

@@ -222,6 +222,8 @@ struct Entry {
 impl Entry {
     /// Runs the claimed job to its stored outcome, on this thread.
     fn run(self, job: &ClaimedJob, runner: &Runner, runtime: &Handle) {
+        let (control, handle) = (self.control.clone(), runtime.clone());
+        job.cancellation.on_cancel(move || control.end(&handle));
         runtime.block_on(async {
             let outcome = run_caught(job, &runner.deps, &self.control).await;
             store(outcome, runner.sink.as_ref()).await;
@@ -263,6 +265,7 @@ async fn run_caught(job: &ClaimedJob, deps: &Deps, control: &Arc<Control>) -> Fi
         result: None,
         duration: begun.elapsed(),
         spawned: control.has_spawned(),
+        stopwatch: None,
     }
 }
 

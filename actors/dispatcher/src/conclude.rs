@@ -1,10 +1,11 @@
 //! From what was seen of a process to the outcome that is stored.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use chrono::{DateTime, TimeDelta, Utc};
 use ductile_config::Manifest;
 use ductile_model::{EventHub, FailureReason};
-use ductile_queue::{AttemptOutcome, InterruptKind, StateUpdate};
+use ductile_queue::{AttemptOutcome, InterruptKind, ProcessEnding, StateUpdate, Stopwatch};
 use serde_json::json;
 
 use crate::events::{self, JobLabel};
@@ -12,7 +13,11 @@ use crate::json;
 use crate::judge::{Evidence, Judgement, Verdict, describe, judge};
 use crate::process::{Exit, STDERR_CAP, Seen};
 use crate::redact::Guard;
-use crate::response::{self, LogLevel};
+use crate::response::{self, LogLevel, Spans};
+
+/// Bytes of the spans of one attempt that are kept.
+const SPANS_CAP: usize = 16_384;
+const NO_SPANS: &str = "[]";
 
 /// Bytes of an undecodable stdout that are kept.
 const RAW_CAP: usize = 65_536;
@@ -23,6 +28,20 @@ pub(crate) struct Conclusion {
     pub(crate) outcome: AttemptOutcome,
     pub(crate) stderr: Option<String>,
     pub(crate) result: Option<String>,
+    pub(crate) stopwatch: Option<Stopwatch>,
+}
+
+/// When things happened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timing {
+    /// The attempt began.
+    pub(crate) begun: Instant,
+    /// Its process did.
+    pub(crate) began: Instant,
+    /// The exit of that was seen.
+    pub(crate) exited: Instant,
+    /// Wall clock, about when the exit was seen.
+    pub(crate) now: DateTime<Utc>,
 }
 
 /// What the conclusion needs to know beside what was seen.
@@ -33,6 +52,7 @@ pub(crate) struct Terms<'a> {
     pub(crate) backoff_base: Duration,
     pub(crate) guard: &'a Guard,
     pub(crate) hub: &'a EventHub,
+    pub(crate) timing: Timing,
 }
 
 /// Judges a process and prepares what is stored of it. Delivered secrets are taken out of everything that is not the
@@ -60,10 +80,13 @@ pub(crate) fn conclude(seen: Seen, terms: &Terms<'_>) -> Conclusion {
         write_logs(&stdout, terms);
         tell_echoes(&stdout, terms);
     }
+    let ending = ending(&verdict);
     let outcome = outcome(verdict, seen.exit, terms);
+    let spans = if is_answer { spans(&stdout, terms) } else { NO_SPANS.to_owned() };
     let stderr = (!stderr.is_empty()).then(|| stderr.to_owned());
     let result = if is_answer { Some(answer(stdout)) } else { raw(stdout, seen.stdout.overflow, terms.guard) };
-    Conclusion { outcome, stderr, result }
+    let stopwatch = Some(stopwatch(ending, spans, &terms.timing));
+    Conclusion { outcome, stderr, result, stopwatch }
 }
 
 /// Text of bytes; what is no UTF-8 is replaced.
@@ -124,6 +147,45 @@ fn state_update(json: String, terms: &Terms<'_>) -> StateUpdate {
     StateUpdate { json, fact_types }
 }
 
+/// How the process ended, as its timing is filed.
+fn ending(verdict: &Verdict) -> ProcessEnding {
+    match verdict {
+        Verdict::Succeeded { .. } => ProcessEnding::Ok,
+        Verdict::Failed { reason: FailureReason::Timeout, .. } => ProcessEnding::TimedOut,
+        Verdict::Failed { reason: FailureReason::SpawnError, .. } => ProcessEnding::Unreadable,
+        Verdict::Failed { .. } | Verdict::Interrupted => ProcessEnding::Failed,
+    }
+}
+
+fn stopwatch(ending: ProcessEnding, spans: String, timing: &Timing) -> Stopwatch {
+    let process = timing.exited.saturating_duration_since(timing.began);
+    Stopwatch {
+        entered_at: TimeDelta::from_std(process).map_or(timing.now, |process| timing.now - process),
+        exited_at: timing.now,
+        process,
+        before: timing.began.saturating_duration_since(timing.begun),
+        after: timing.exited.elapsed(),
+        ending,
+        spans,
+    }
+}
+
+/// The spans that the plugin reports, within the caps; whatever it says, the attempt's verdict stands.
+fn spans(stdout: &str, terms: &Terms<'_>) -> String {
+    let max = usize::try_from(terms.manifest.stopwatch_max_subs).unwrap_or(usize::MAX);
+    let JobLabel { job_id, plugin, command, .. } = terms.label;
+    let Spans { json, dropped } = response::spans(stdout, max);
+    if dropped > 0 {
+        tracing::warn!(job_id = %job_id, plugin, command, dropped, max, "plugin reported too many spans; some are dropped");
+    }
+    let json = terms.guard.clean(json);
+    if json.len() <= SPANS_CAP {
+        return json;
+    }
+    tracing::warn!(job_id = %job_id, plugin, command, bytes = json.len(), limit = SPANS_CAP, "spans of a plugin are too large; all are dropped");
+    NO_SPANS.to_owned()
+}
+
 /// Writes the plugin's own log entries to the gateway's log.
 fn write_logs(stdout: &str, terms: &Terms<'_>) {
     let JobLabel { job_id, plugin, command, .. } = terms.label;
@@ -156,10 +218,12 @@ fn tell_echoes(stdout: &str, terms: &Terms<'_>) {
 
 /// The outcome of an attempt that failed before there was a process.
 pub(crate) fn failed(reason: FailureReason, error: String, backoff_base: Duration) -> Conclusion {
-    Conclusion { outcome: AttemptOutcome::Failed { reason, error, backoff_base }, stderr: None, result: None }
+    let outcome = AttemptOutcome::Failed { reason, error, backoff_base };
+    Conclusion { outcome, stderr: None, result: None, stopwatch: None }
 }
 
 /// The outcome of an attempt that the gateway's stop prevented.
 pub(crate) fn withheld() -> Conclusion {
-    Conclusion { outcome: AttemptOutcome::Interrupted(InterruptKind::Shutdown), stderr: None, result: None }
+    let outcome = AttemptOutcome::Interrupted(InterruptKind::Shutdown);
+    Conclusion { outcome, stderr: None, result: None, stopwatch: None }
 }

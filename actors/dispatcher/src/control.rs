@@ -1,7 +1,12 @@
 //! What the outside may do to a running attempt.
 
+use std::sync::Arc;
+
 use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
+
+use crate::process::TERM_GRACE;
 
 /// Where an attempt is, as far as its processes are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +89,17 @@ impl Control {
             life.order = Some(signal);
             if let Phase::Running(group) = life.phase {
                 signal_group(group, signal);
+            }
+        });
+    }
+
+    /// Ends the process politely, and after a grace period for good.
+    pub(crate) fn end(self: &Arc<Self>, runtime: &Handle) {
+        self.order(Signal::TERM);
+        let control = self.clone();
+        runtime.spawn(async move {
+            if tokio::time::timeout(TERM_GRACE, control.idle()).await.is_err() {
+                control.order(Signal::KILL);
             }
         });
     }

@@ -72,6 +72,9 @@ pub(crate) struct Seen {
     pub(crate) cause: Cause,
     pub(crate) stdout: Captured,
     pub(crate) stderr: Captured,
+    pub(crate) began: Instant,
+    /// When its exit was seen.
+    pub(crate) exited: Instant,
 }
 
 /// What became of a launch.
@@ -92,6 +95,7 @@ pub(crate) fn run(launch: Launch, control: &Control, started: &mut dyn FnMut(u32
     if control.is_ordered() {
         return Ran::Withheld;
     }
+    let began = Instant::now();
     let mut child = match spawn(&launch.program, &launch.environment) {
         Ok(child) => child,
         Err(error) => return Ran::NotStarted(start_error(&launch.program, &error)),
@@ -110,10 +114,10 @@ pub(crate) fn run(launch: Launch, control: &Control, started: &mut dyn FnMut(u32
         stdout: Output::new(stdout, STDOUT_CAP),
         stderr: Output::new(stderr, launch.stderr_cap),
     };
-    let cause = attend(&leader, &mut pipes, launch.deadline, control);
+    let (cause, exited) = attend(&leader, &mut pipes, launch.deadline, control);
     let complete = pipes.stdout.is_closed() && pipes.stderr.is_closed();
     let exit = leader.end(complete);
-    Ran::Ended(Seen { exit, cause, stdout: pipes.stdout.finish(), stderr: pipes.stderr.finish() })
+    Ran::Ended(Seen { exit, cause, stdout: pipes.stdout.finish(), stderr: pipes.stderr.finish(), began, exited })
 }
 
 /// Starts the program by its absolute path with nothing that would keep the standard library from the fast way of
@@ -180,14 +184,15 @@ impl Wait {
     }
 }
 
-/// Serves the pipes until the leader has exited and they are closed, or the time for that is over.
-fn attend(leader: &Leader<'_>, pipes: &mut Pipes, deadline: Instant, control: &Control) -> Cause {
+/// Serves the pipes until the leader has exited and they are closed, or the time for that is over. Says who ended it
+/// and when its exit was seen.
+fn attend(leader: &Leader<'_>, pipes: &mut Pipes, deadline: Instant, control: &Control) -> (Cause, Instant) {
     let mut wait = Wait::Deadline(deadline);
     let mut cause = Cause::Itself;
-    let mut exited = false;
+    let mut exited = None;
     pipes.stdin.pump();
     loop {
-        let ready = ready(leader, exited, pipes, wait.until());
+        let ready = ready(leader, exited.is_some(), pipes, wait.until());
         if ready.stdin {
             pipes.stdin.pump();
         }
@@ -197,8 +202,8 @@ fn attend(leader: &Leader<'_>, pipes: &mut Pipes, deadline: Instant, control: &C
         if ready.stderr {
             pipes.stderr.pump();
         }
-        if ready.exit && !exited {
-            exited = true;
+        if ready.exit && exited.is_none() {
+            exited = Some(Instant::now());
             pipes.stdin.close();
             if control.exited() && cause == Cause::Itself {
                 cause = Cause::Order;
@@ -208,8 +213,11 @@ fn attend(leader: &Leader<'_>, pipes: &mut Pipes, deadline: Instant, control: &C
                 wait = Wait::Pipes(Instant::now() + PIPE_GRACE);
             }
         }
-        if exited && pipes.stdout.is_closed() && pipes.stderr.is_closed() {
-            return cause;
+        if let Some(exited) = exited
+            && pipes.stdout.is_closed()
+            && pipes.stderr.is_closed()
+        {
+            return (cause, exited);
         }
         let now = Instant::now();
         if now < wait.until() {
@@ -223,13 +231,13 @@ fn attend(leader: &Leader<'_>, pipes: &mut Pipes, deadline: Instant, control: &C
             }
             (Wait::Term(_), exited) => {
                 signal_group(leader.group, Signal::KILL);
-                if exited { Wait::Pipes(now + PIPE_GRACE) } else { Wait::Kill(now + KILL_LIMIT) }
+                if exited.is_some() { Wait::Pipes(now + PIPE_GRACE) } else { Wait::Kill(now + KILL_LIMIT) }
             }
             (Wait::Kill(_), _) => {
                 control.exited();
-                return cause;
+                return (cause, now);
             }
-            (Wait::Pipes(_), _) => return cause,
+            (Wait::Pipes(_), exited) => return (cause, exited.unwrap_or(now)),
         };
     }
 }

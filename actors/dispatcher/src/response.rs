@@ -62,6 +62,9 @@ const LOG_ENTRIES: usize = 200;
 /// Bytes of one that are written.
 const LOG_BYTES: usize = 4096;
 
+/// The key under which a plugin reports how it spent its time.
+const SPANS: &str = "ductile_stopwatch_subs";
+
 /// What stdout was.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Decoded {
@@ -102,6 +105,29 @@ pub(crate) fn logs(stdout: &str) -> Vec<LogEntry> {
     let Ok(fields) = serde_json::from_str::<Fields<'_>>(essence(stdout)) else { return Vec::new() };
     let Some(entries) = present(&fields, "logs").and_then(elements) else { return Vec::new() };
     entries.into_iter().filter_map(log_entry).take(LOG_ENTRIES).collect()
+}
+
+/// Spans of an answer: compact JSON text of an array of objects.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Spans {
+    pub(crate) json: String,
+    /// How many were beyond the number that is kept.
+    pub(crate) dropped: usize,
+}
+
+/// The first `max` spans of a decodable answer. What is no object is no span, and what is no array holds none.
+pub(crate) fn spans(stdout: &str, max: usize) -> Spans {
+    let mut objects = Vec::new();
+    if stdout.contains(SPANS)
+        && let Ok(fields) = serde_json::from_str::<Fields<'_>>(essence(stdout))
+        && let Some(entries) = present(&fields, SPANS).and_then(elements)
+    {
+        objects =
+            entries.into_iter().map(RawValue::get).filter(|text| json::is_object(text)).map(json::compact).collect();
+    }
+    let dropped = objects.len().saturating_sub(max);
+    objects.truncate(max);
+    Spans { json: format!("[{}]", objects.join(",")), dropped }
 }
 
 /// The parts of a decodable answer, each as text, for a look at what it holds.

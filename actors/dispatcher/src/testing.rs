@@ -11,7 +11,7 @@ use chrono::Utc;
 use ductile_config::{
     CircuitBreaker, Command, CommandType, FactRule, Manifest, Plugin, PluginConfig, Retry, Timeouts, Unavailable,
 };
-use ductile_model::{AskError, Clock, EventHub, EventRecord, JobId, Secret, SystemClock};
+use ductile_model::{AskError, Cancellation, Clock, EventHub, EventRecord, JobId, Secret, SystemClock};
 use ductile_queue::{AttemptOutcome, ClaimedJob, Finalise};
 use ductile_vault::{Composed, Denied};
 use serde_json::value::RawValue;
@@ -39,6 +39,7 @@ pub(crate) fn claimed(plugin: &str, command: &str, payload: Option<&str>) -> Cla
         parent_job_id: None,
         event_context_id: None,
         state: None,
+        cancellation: Cancellation::default(),
     }
 }
 

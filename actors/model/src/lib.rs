@@ -9,6 +9,7 @@
 //! empty, and the database is the record.
 
 mod age_file;
+mod cancellation;
 mod duration;
 mod hub;
 mod id;
@@ -25,6 +26,7 @@ mod time;
 mod yaml_word;
 
 pub use age_file::{age_file, is_age_encrypted};
+pub use cancellation::Cancellation;
 pub use duration::{DurationError, format_duration, parse_duration};
 pub use hub::{EventHub, EventRecord, RING_CAPACITY, Replay, SUBSCRIBER_BUFFER, Subscription};
 pub use id::{JobId, SnapshotId, new_id};

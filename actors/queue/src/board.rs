@@ -28,7 +28,10 @@ pub(crate) struct Board {
     lanes: HashMap<Arc<str>, Lane>,
     /// Jobs that wait for a time, by that time.
     delayed: BTreeMap<(i64, i64), (Arc<str>, i64)>,
+    /// Places that are taken, those of jobs that were given up included.
     running: u32,
+    /// Those of them whose rows are terminal.
+    given_up: u32,
     ready: u64,
     stale: bool,
 }
@@ -85,7 +88,7 @@ impl Board {
 
     /// Jobs queued and running.
     pub(crate) fn depth(&self) -> u64 {
-        self.ready + self.delayed.len() as u64 + u64::from(self.running)
+        self.ready + self.delayed.len() as u64 + u64::from(self.running - self.given_up)
     }
 
     /// When the next delayed job is due.
@@ -101,7 +104,45 @@ impl Board {
                 self.delayed.insert((due, rowid), (plugin, created));
             }
             Change::Ended { plugin } => self.end(&plugin),
-            Change::Unknown => self.stale = true,
+            Change::Removed { rowid, plugin, created, not_before } => self.remove(&plugin, created, rowid, not_before),
+            // Told by the writer, who knows whether there is a process.
+            Change::GivenUp { .. } => self.stale = true,
+        }
+    }
+
+    /// A running job's row became terminal; its place stays taken.
+    pub(crate) fn give_up(&mut self) {
+        self.given_up += 1;
+    }
+
+    /// The process of a job that was given up is gone.
+    pub(crate) fn release(&mut self, plugin: &Arc<str>) {
+        self.given_up = self.given_up.saturating_sub(1);
+        self.end(plugin);
+    }
+
+    /// After a reading of the rows: a process without a running row takes a place.
+    pub(crate) fn occupy(&mut self, plugin: &Arc<str>) {
+        self.lanes.entry(plugin.clone()).or_default().running += 1;
+        self.running += 1;
+        self.given_up += 1;
+    }
+
+    fn remove(&mut self, plugin: &Arc<str>, created: i64, rowid: i64, not_before: Option<i64>) {
+        if not_before.is_some_and(|due| self.delayed.remove(&(due, rowid)).is_some()) {
+            return;
+        }
+        let Some(lane) = self.lanes.get_mut(plugin) else {
+            self.stale = true;
+            return;
+        };
+        if !lane.ready.remove(&(created, rowid)) {
+            self.stale = true;
+            return;
+        }
+        self.ready -= 1;
+        if lane.running == 0 && lane.ready.is_empty() {
+            self.lanes.remove(plugin);
         }
     }
 
@@ -164,8 +205,6 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn queued(rowid: i64, plugin: &str, created: i64, not_before: Option<i64>) -> Change {
@@ -173,11 +212,8 @@ mod tests {
     }
 
     fn policy(max_workers: u32, caps: &[(&str, u32)]) -> ClaimPolicy {
-        ClaimPolicy {
-            max_workers,
-            lane_caps: caps.iter().map(|(name, cap)| ((*name).to_owned(), *cap)).collect(),
-            dedupe_ttl: Duration::ZERO,
-        }
+        let lane_caps = caps.iter().map(|(name, cap)| ((*name).to_owned(), *cap)).collect();
+        ClaimPolicy { max_workers, lane_caps, ..ClaimPolicy::default() }
     }
 
     fn claim_all(board: &mut Board, policy: &ClaimPolicy) -> Vec<i64> {

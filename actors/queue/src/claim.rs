@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use ductile_model::{JobEvent, JobId, JobStatus, parse_stored};
+use ductile_model::{Cancellation, JobEvent, JobId, JobStatus, parse_stored};
 use rusqlite::{Connection, OptionalExtension, params};
 use tracing::warn;
 
@@ -10,6 +10,9 @@ use crate::board::{Board, Candidate};
 use crate::rows::{insert_transition, required_text, text};
 use crate::scope::{Scope, Undo};
 use crate::{ClaimPolicy, ClaimedJob};
+
+/// Whether something that has no running row holds this key for this plugin and command.
+pub(crate) type Holds<'a> = dyn Fn(&str, &str, &str) -> bool + 'a;
 
 /// How one candidate ended.
 enum Claim {
@@ -27,6 +30,7 @@ pub(crate) fn claim_all(
     scope: &Scope<'_>,
     board: &mut Board,
     policy: &ClaimPolicy,
+    holds: &Holds<'_>,
     undo: Undo,
 ) -> rusqlite::Result<Vec<ClaimedJob>> {
     let mut claimed = Vec::new();
@@ -35,7 +39,7 @@ pub(crate) fn claim_all(
         if undo == Undo::Operation {
             scope.connection().prepare_cached("SAVEPOINT claim")?.execute([])?;
         }
-        match claim_one(scope, &candidate) {
+        match claim_one(scope, &candidate, holds) {
             Ok(Claim::Taken(job)) => {
                 board.start(&candidate);
                 claimed.push(*job);
@@ -59,11 +63,11 @@ pub(crate) fn claim_all(
     Ok(claimed)
 }
 
-fn claim_one(scope: &Scope<'_>, candidate: &Candidate) -> rusqlite::Result<Claim> {
+fn claim_one(scope: &Scope<'_>, candidate: &Candidate, holds: &Holds<'_>) -> rusqlite::Result<Claim> {
     let connection = scope.connection();
     let Some(mut job) = read(connection, candidate.rowid)? else { return Ok(Claim::Gone) };
     if let Some(key) = &job.dedupe_key
-        && is_running(connection, key, &job)?
+        && (holds(key, &job.plugin, &job.command) || is_running(connection, key, &job)?)
     {
         return Ok(Claim::Held);
     }
@@ -106,6 +110,7 @@ fn read(connection: &Connection, rowid: i64) -> rusqlite::Result<Option<ClaimedJ
                 parent_job_id: text(row, 9)?.map(JobId::from),
                 event_context_id: text(row, 10)?,
                 state: text(row, 11)?,
+                cancellation: Cancellation::default(),
             })
         })
         .optional()

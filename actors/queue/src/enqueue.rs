@@ -6,6 +6,7 @@ use ductile_model::{JobId, JobStatus, Producer, format_db, format_duration};
 use rusqlite::{OptionalExtension, params};
 use tracing::info;
 
+use crate::breaker::{self, Target};
 use crate::rows::{insert_transition, nanos, required_text};
 use crate::scope::{Change, Scope};
 use crate::{DuplicateReason, Enqueued, NewJob, QueueError};
@@ -59,6 +60,12 @@ pub(crate) fn enqueue(scope: &Scope<'_>, checked: &CheckedJob) -> Result<Enqueue
     Ok(Enqueued::Queued(id))
 }
 
+/// The same for a job of the scheduler. `None`: the breaker of its command does not let it through.
+pub(crate) fn enqueue_scheduled(scope: &Scope<'_>, checked: &CheckedJob) -> Result<Option<Enqueued>, QueueError> {
+    let target = Target { plugin: &checked.job.plugin, command: &checked.job.command };
+    if breaker::admits(scope, &target)? { enqueue(scope, checked).map(Some) } else { Ok(None) }
+}
+
 fn insert(scope: &Scope<'_>, checked: &CheckedJob) -> rusqlite::Result<JobId> {
     let id = JobId::generate();
     let job = &checked.job;
@@ -103,7 +110,7 @@ fn duplicate_of(scope: &Scope<'_>, checked: &CheckedJob) -> Result<Option<Enqueu
         return Ok(Some(Enqueued::Duplicate { existing, status, reason: DuplicateReason::Outstanding }));
     }
     let Some(key) = &checked.dedupe_key else { return Ok(None) };
-    let window = checked.job.dedupe_ttl.unwrap_or_else(|| scope.dedupe_ttl());
+    let window = checked.job.dedupe_ttl.unwrap_or_else(|| scope.policy().dedupe_ttl);
     let hit = match outstanding(scope, checked, key)? {
         Some((existing, status)) => Some((existing, status, DuplicateReason::Outstanding, "outstanding")),
         None => recent_success(scope, checked, key, window)?

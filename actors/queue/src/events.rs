@@ -7,6 +7,7 @@ use ductile_model::{FailureReason, JobId, JobStatus, Producer, format_wire};
 use serde_json::{Map, Value};
 
 use crate::NewJob;
+use crate::breaker::{CircuitState, Target};
 use crate::rows::JobRow;
 
 type Data = Map<String, Value>;
@@ -36,6 +37,17 @@ pub(crate) fn enqueued(id: &JobId, job: &NewJob, submitted_by: &str) -> Option<D
             ("direct", job.direct.into()),
         ])
     })
+}
+
+/// `job.enqueued` of a job that a caller of the API asked for.
+pub(crate) fn enqueued_by_api(id: &JobId, plugin: &str, command: &str) -> Data {
+    data([
+        ("job_id", id.as_str().into()),
+        ("plugin", plugin.into()),
+        ("command", command.into()),
+        ("submitted_by", Producer::Api.to_string().into()),
+        ("direct", true.into()),
+    ])
 }
 
 pub(crate) fn skipped(job: &JobRow, reason: &str) -> Data {
@@ -144,10 +156,7 @@ fn add_policy(data: &mut Data) {
 }
 
 /// `poll.completed`, for a poll that the scheduler asked for.
-pub(crate) fn poll_completed(job: &JobRow, status: JobStatus, duration: Duration, error: Option<&str>) -> Option<Data> {
-    if job.command != "poll" || !is_scheduled(&job.submitted_by) {
-        return None;
-    }
+pub(crate) fn poll_completed(job: &JobRow, status: JobStatus, duration: Duration, error: Option<&str>) -> Data {
     let mut data = data([
         ("job_id", job.id.as_str().into()),
         ("plugin", (*job.plugin).into()),
@@ -162,13 +171,23 @@ pub(crate) fn poll_completed(job: &JobRow, status: JobStatus, duration: Duration
     if let Some(error) = error {
         data.insert("error".to_owned(), error.into());
     }
-    Some(data)
+    data
 }
 
-/// The scheduler stores the name of the service; every other producer stores a word of a closed set.
-fn is_scheduled(submitted_by: &str) -> bool {
-    let other = matches!(submitted_by, "api" | "mcp" | "route" | "hook" | "cli" | "core");
-    !other && !submitted_by.starts_with("webhook:") && !submitted_by.starts_with("relay:")
+/// `scheduler.circuit_state_changed`.
+pub(crate) fn circuit_changed(target: &Target<'_>, from: CircuitState, to: CircuitState, failures: u32) -> Data {
+    data([
+        ("plugin", target.plugin.into()),
+        ("command", target.command.into()),
+        ("previous_state", from.as_str().into()),
+        ("state", to.as_str().into()),
+        ("failure_count", failures.into()),
+    ])
+}
+
+/// `scheduler.circuit_half_open`.
+pub(crate) fn circuit_half_open(target: &Target<'_>) -> Data {
+    data([("plugin", target.plugin.into()), ("command", target.command.into())])
 }
 
 /// Third part of the key `<plugin>:<command>:<schedule>`.

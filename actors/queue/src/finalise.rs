@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use ductile_model::{Decision, FailureReason, JobEvent, JobStatus, backoff_delay, decide, format_db};
 use tracing::{error, warn};
 
+use crate::breaker::{self, Verdict};
 use crate::events::{self, FailedMark};
 use crate::facts::{self, Origin, PreparedState};
 use crate::rows::{AttemptRow, JobRow, NextRow, insert_log, move_job, nanos};
@@ -43,6 +44,7 @@ pub(crate) enum Interruption {
 /// Stores the outcome of an attempt.
 pub(crate) fn finalise(scope: &Scope<'_>, prepared: &PreparedOutcome) -> Result<Finalised, QueueError> {
     let outcome = &*prepared.outcome;
+    scope.released(outcome.job.clone());
     let Some(job) = guarded(scope, outcome)? else { return Ok(Finalised::Stale) };
     let produced = produce(scope, &job, prepared.state.as_ref())?;
     let end = End {
@@ -128,6 +130,7 @@ fn succeed(scope: &Scope<'_>, job: &JobRow, end: &End<'_>) -> Result<JobStatus, 
     let status = close(scope, job, JobEvent::Succeeded, end, None)?;
     scope.publish("job.completed", events::completed(job, end.duration));
     publish_poll(scope, job, status, end, None);
+    breaker::count(scope, job, Verdict::Succeeded, end.completed_at)?;
     Ok(status)
 }
 
@@ -164,6 +167,7 @@ fn fail(
                 scope.publish("job.retry_exhausted", events::retry_exhausted(job, reason, exhausted, error));
             }
             publish_bad_end(scope, job, status, end, error, FailedMark::None);
+            breaker::count(scope, job, Verdict::Failed, end.completed_at)?;
             Ok(status)
         }
     }
@@ -206,15 +210,28 @@ pub(crate) fn interrupt(
         scope.publish("job.retry_exhausted", exhausted);
     }
     publish_bad_end(scope, job, status, end, &text, mark);
+    breaker::count(scope, job, Verdict::Failed, end.completed_at)?;
     Ok(status)
 }
 
-/// Gives a waiting job up.
+/// Gives an active job up. What its process still says is too late; it counts for no breaker.
 pub(crate) fn cancel(scope: &Scope<'_>, job: &JobRow, text: &str) -> Result<(), QueueError> {
-    let end = End { completed_at: scope.now(), duration: Duration::ZERO, spawned: false, stderr: None, result: None };
+    let now = scope.now();
+    let end = End { completed_at: now, duration: job.running_for(now), spawned: false, stderr: None, result: None };
     let status = terminal(scope, job, JobEvent::GivenUp, &end, Some(text))?;
-    let (kind, data) = events::ended_badly(job, status, text, end.duration, FailedMark::Cancelled);
-    scope.publish(kind, data);
+    if job.status == JobStatus::Running {
+        scope.cancelled(job.id.clone(), job.plugin.clone());
+        publish_bad_end(scope, job, status, &end, text, FailedMark::Cancelled);
+    } else {
+        scope.changed(Change::Removed {
+            rowid: job.rowid,
+            plugin: job.plugin.clone(),
+            created: nanos(&job.created_at),
+            not_before: job.next_retry_at.as_deref().map(nanos),
+        });
+        let (kind, data) = events::ended_badly(job, status, text, end.duration, FailedMark::Cancelled);
+        scope.publish(kind, data);
+    }
     scope.finished(job.id.clone(), Vec::new());
     Ok(())
 }
@@ -315,8 +332,8 @@ fn publish_bad_end(scope: &Scope<'_>, job: &JobRow, status: JobStatus, end: &End
 }
 
 fn publish_poll(scope: &Scope<'_>, job: &JobRow, status: JobStatus, end: &End<'_>, error: Option<&str>) {
-    if let Some(data) = events::poll_completed(job, status, end.duration, error) {
-        scope.publish("poll.completed", data);
+    if job.command == "poll" && scope.is_scheduled(job) {
+        scope.publish("poll.completed", events::poll_completed(job, status, end.duration, error));
     }
 }
 

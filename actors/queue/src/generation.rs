@@ -1,13 +1,14 @@
 //! What becomes true in one transaction when a generation takes over.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use rusqlite::params;
 use tokio::sync::mpsc;
 use tracing::info;
 
 use crate::rows::{JobRow, LaneName};
-use crate::scope::{Change, Claiming, Installed, Scope};
+use crate::scope::{Claiming, Installed, Scope};
 use crate::{ActivateGeneration, ClaimedJob, QueueError, SnapshotRow, finalise, history};
 
 /// Names of the gateway's own steps; no configuration makes them runnable or not.
@@ -32,7 +33,11 @@ pub(crate) fn activate(
         history::close_ok(scope, entry, &generation.snapshot.id)?;
     }
     let claims = claims.clone();
-    scope.install(Installed { snapshot: generation.snapshot.id.clone(), policy: generation.policy.clone(), claims });
+    scope.install(Installed {
+        snapshot: generation.snapshot.id.clone(),
+        policy: Arc::new(generation.policy.clone()),
+        claims,
+    });
     Ok(())
 }
 
@@ -49,9 +54,6 @@ fn cancel_lost(scope: &Scope<'_>, runnable: &BTreeSet<String>) -> Result<(), Que
     for job in &lost {
         finalise::cancel(scope, job, "cancelled by reload: plugin removed or disabled")?;
         info!(job_id = job.id.as_str(), plugin = &*job.plugin, "queued job cancelled: its plugin is gone or disabled");
-    }
-    if !lost.is_empty() {
-        scope.changed(Change::Unknown);
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use ductile_model::{AskError, JobId, Link};
 use tokio::sync::Semaphore;
 
 use crate::actor::EnqueueRequest;
-use crate::enqueue::CheckedJob;
+use crate::enqueue::{CheckedJob, enqueue_scheduled};
 use crate::{
     AttemptLog, Enqueued, JobFilter, JobPage, JobView, NewJob, QueueError, QueueMsg, Store, TreeNode, TreeWait, read,
 };
@@ -50,6 +50,16 @@ impl QueueHandle {
         let slot = self.slots.clone().try_acquire_owned().map_err(|_| QueueError::Unavailable)?;
         let asked = self.link.ask(|reply| QueueMsg::Enqueue(EnqueueRequest { job, slot, reply })).await;
         asked.unwrap_or_else(|error| Err(error.into()))
+    }
+
+    /// Queues a job of the scheduler, unless the circuit breaker of its command holds it back (`None`). `Ok` means
+    /// committed, a change of the breaker included.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub async fn enqueue_scheduled(&self, job: NewJob) -> Result<Option<Enqueued>, QueueError> {
+        let job = CheckedJob::new(job)?;
+        self.store.write(move |scope| enqueue_scheduled(scope, &job)).await
     }
 
     /// Rows `queued` and `running`, counted in memory as the store commits: cheap enough for every request.

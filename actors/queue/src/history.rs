@@ -1,15 +1,14 @@
 //! The history of reloads. An older database may lack the table: then there is a warning and no history.
 
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
-
 use ductile_model::{Outcome, SnapshotId, format_db, parse_stored};
 use rusqlite::{Connection, OptionalExtension, params};
-use tracing::warn;
 
+use crate::additive::soft;
 use crate::rows::{required_text, text};
 use crate::scope::Scope;
 use crate::{QueueError, ReloadEntry, ReloadRecord};
+
+const TABLE: &str = "reload_history";
 
 /// Rows kept.
 const KEPT: i64 = 500;
@@ -22,7 +21,7 @@ pub(crate) fn begin(
     old_posture: &'static str,
 ) -> Result<ReloadEntry, QueueError> {
     let connection = scope.connection();
-    let row = soft(|| {
+    let row = soft(TABLE, || {
         let row: i64 = connection.query_row(
             "INSERT INTO reload_history (requested_at, trigger, actor, old_snapshot_id, old_posture)
              VALUES (?1, ?2, ?3, ?4, ?5) RETURNING id",
@@ -72,7 +71,7 @@ fn close(
 ) -> Result<(), QueueError> {
     let Some(row) = entry.row else { return Ok(()) };
     let took = (scope.now() - entry.requested_at).num_milliseconds().max(0);
-    soft(|| {
+    soft(TABLE, || {
         scope.connection().execute(
             "UPDATE reload_history
              SET finished_at = ?2, outcome = ?3, stage = ?4, error = ?5, new_snapshot_id = ?6, new_posture = ?7,
@@ -114,24 +113,4 @@ pub(crate) fn newest(connection: &Connection, limit: u32) -> rusqlite::Result<Ve
         })
     })?;
     rows.collect()
-}
-
-/// Runs a write to a table that may be missing: then nothing is written, and at most one warning a minute says so.
-fn soft<T>(write: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<Option<T>> {
-    static LAST_WARNING: Mutex<Option<Instant>> = Mutex::new(None);
-    match write() {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.to_string().contains("no such table") => {
-            let mut last = LAST_WARNING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if last.is_none_or(|at| at.elapsed() >= Duration::from_secs(60)) {
-                *last = Some(Instant::now());
-                warn!(
-                    table = "reload_history",
-                    "the reload leaves no history; run \"ductile system migrate --additive\" to add the table"
-                );
-            }
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
 }

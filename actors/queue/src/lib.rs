@@ -16,7 +16,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod actor;
+mod additive;
 mod board;
+mod breaker;
+mod cancel;
 mod claim;
 mod enqueue;
 mod error;
@@ -26,17 +29,23 @@ mod finalise;
 mod generation;
 mod handle;
 mod history;
+mod janitor;
 mod open;
 mod outcome;
 mod read;
 mod reader;
 mod readers;
 mod report;
+mod retention;
+mod retry;
 mod rows;
+mod running;
 mod schema;
 mod scope;
 mod state;
+mod stopwatch;
 mod store;
+mod tidy;
 mod types;
 mod watches;
 mod writer;
@@ -45,13 +54,17 @@ mod writer;
 mod tests;
 
 pub use actor::{EnqueueRequest, QueueActor, QueueArgs, QueueMsg};
+pub use breaker::CircuitState;
 pub use error::{QueueError, StoreError};
 pub use handle::QueueHandle;
+pub use janitor::JanitorRun;
 pub use reader::Reader;
 pub use report::{AttemptRow, ContextRow, FactRow, FoundJob, JobRef, LogFilter, LogRow, TransitionRow};
+pub use retention::{Pruned, Retention};
+pub use retry::{Attempts, Retried, RetryFilter, RetryReport, RetryRequest, RetryScope, RetrySelection, RetrySkip};
 pub use store::{Store, StoreOptions, Synchronous};
 pub use types::{
-    ActivateGeneration, AttemptLog, AttemptOutcome, ClaimPolicy, ClaimedJob, DuplicateReason, Enqueued, Finalise,
-    Finalised, InterruptKind, JobFilter, JobPage, JobView, NewJob, Recovered, ReloadEntry, ReloadRecord, SnapshotRow,
-    StateUpdate, TreeNode, TreeWait,
+    ActivateGeneration, AttemptLog, AttemptOutcome, BreakerPolicy, CancelTarget, Cancelled, ClaimPolicy, ClaimedJob,
+    DuplicateReason, Enqueued, Finalise, Finalised, InterruptKind, JobFilter, JobPage, JobView, NewJob, ProcessEnding,
+    Recovered, ReloadEntry, ReloadRecord, SnapshotRow, StateUpdate, Stopwatch, TreeNode, TreeWait,
 };

@@ -111,6 +111,8 @@ fn connect_read_only(path: &Path) -> rusqlite::Result<Connection> {
     };
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "query_only", true)?;
+    #[cfg(test)]
+    crate::tests::statements::watch(&connection);
     Ok(connection)
 }
 
@@ -131,6 +133,8 @@ pub(crate) fn set_up_reader(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "query_only", true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    #[cfg(test)]
+    crate::tests::statements::watch(connection);
     Ok(())
 }
 
@@ -155,6 +159,8 @@ fn connect(path: &Path, synchronous: Synchronous, fresh: bool) -> rusqlite::Resu
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update_and_check(None, "journal_size_limit", JOURNAL_SIZE_LIMIT, |_| Ok(()))?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    #[cfg(test)]
+    crate::tests::statements::watch(&connection);
     Ok(connection)
 }
 

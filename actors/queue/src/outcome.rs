@@ -10,7 +10,9 @@ use tokio::sync::oneshot;
 use tracing::{error, warn};
 
 use crate::finalise::PreparedOutcome;
-use crate::{AttemptOutcome, Finalise, Finalised, QueueError, Store};
+use crate::open::BUSY_TIMEOUT;
+use crate::scope::Scope;
+use crate::{AttemptOutcome, Finalise, Finalised, QueueError, Store, stopwatch};
 
 /// How long an outcome is kept that the database can not take.
 const OUTCOME_KEPT: Duration = Duration::from_secs(60);
@@ -26,6 +28,7 @@ impl Store {
     pub async fn finalise(&self, outcome: Finalise) -> Result<Finalised, QueueError> {
         let outcome = Arc::new(outcome);
         let prepared = Arc::new(PreparedOutcome::new(outcome.clone()));
+        self.submit_stopwatch(outcome.clone());
         let begun = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
@@ -51,6 +54,23 @@ impl Store {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// On its way before the outcome, as an operation of its own: losing it must not cost the outcome.
+    fn submit_stopwatch(&self, outcome: Arc<Finalise>) {
+        if outcome.stopwatch.is_none() {
+            return;
+        }
+        let (job, attempt) = (outcome.job.clone(), outcome.attempt);
+        let work = move |scope: &Scope<'_>| match &outcome.stopwatch {
+            Some(watch) => stopwatch::record(scope, &outcome.job, outcome.attempt, watch),
+            None => Ok(()),
+        };
+        self.submit(BUSY_TIMEOUT, work, move |recorded: Result<(), QueueError>| {
+            if let Err(error) = recorded {
+                warn!(job_id = job.as_str(), attempt, %error, "the timing of an attempt could not be stored");
+            }
+        });
     }
 
     fn give_up(&self, outcome: &Finalise, cause: &QueueError, tried_for: Duration) {

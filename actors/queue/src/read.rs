@@ -138,7 +138,7 @@ pub(crate) fn attempts(connection: &Connection, id: &JobId) -> rusqlite::Result<
 }
 
 /// Conditions joined by AND, with their values.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Conditions {
     clauses: Vec<String>,
     values: Vec<Value>,
@@ -149,6 +149,11 @@ impl Conditions {
     pub(crate) fn add(&mut self, clause: &str, value: impl Into<Value>) {
         self.values.push(value.into());
         self.clauses.push(clause.replace('?', &format!("?{}", self.values.len())));
+    }
+
+    /// Adds a clause of our own words.
+    fn add_literal(&mut self, clause: &str) {
+        self.clauses.push(clause.to_owned());
     }
 
     /// Adds a comparison with a pair of values.
@@ -206,12 +211,7 @@ pub(crate) fn jobs(connection: &Connection, filter: &JobFilter) -> rusqlite::Res
         conditions.add_pair("(q.created_at, q.id) < ", created_at.clone(), id.clone());
     }
     let limit = filter.limit.clamp(1, 200);
-    let sql = format!(
-        "SELECT {QUEUE_COLUMNS}, {NO_PAYLOAD_AND_RESULT}, q.created_at FROM job_queue q {}
-         ORDER BY q.created_at DESC, q.id DESC LIMIT {}",
-        conditions.sql(),
-        limit + 1
-    );
+    let sql = newest(filter, &conditions, total, limit + 1);
     let mut statement = connection.prepare_cached(&sql)?;
     let rows = statement
         .query_map(params_from_iter(conditions.values()), |row| Ok((view_from_queue(row)?, required_text(row, 20)?)))?;
@@ -224,6 +224,31 @@ pub(crate) fn jobs(connection: &Connection, filter: &JobFilter) -> rusqlite::Res
         total: u64::try_from(total).unwrap_or(0),
         next,
     })
+}
+
+/// Beyond this many matches it is dearer to sort them than to walk from the newest job on until a page is full.
+const SORTED: i64 = 2000;
+
+/// The statement for the newest jobs under conditions. There is an index by state and creation, so the newest of each
+/// state are found without reading what is older, and the page is made of them; few jobs of one plugin are found by
+/// that and sorted.
+fn newest(filter: &JobFilter, conditions: &Conditions, total: i64, rows: u32) -> String {
+    let columns = format!("{QUEUE_COLUMNS}, {NO_PAYLOAD_AND_RESULT}, q.created_at AS made, q.id AS job");
+    let order = format!("ORDER BY made DESC, job DESC LIMIT {rows}");
+    if filter.plugin.is_some() && total <= SORTED {
+        let index = "job_queue_plugin_command_status_idx";
+        return format!("SELECT {columns} FROM job_queue q INDEXED BY {index} {} {order}", conditions.sql());
+    }
+    let states = JobStatus::ALL.into_iter().filter(|state| filter.status.is_none_or(|status| status == *state));
+    let newest = states.map(|state| {
+        let mut conditions = conditions.clone();
+        conditions.add_literal(&format!("q.status = '{state}'"));
+        format!(
+            "SELECT * FROM (SELECT {columns} FROM job_queue q INDEXED BY job_queue_status_created_at_idx {} {order})",
+            conditions.sql()
+        )
+    });
+    format!("{} {order}", newest.collect::<Vec<_>>().join(" UNION ALL "))
 }
 
 /// The job and everything it caused, hooks apart: root first, then by creation.
@@ -251,6 +276,20 @@ pub(crate) fn tree(connection: &Connection, root: &JobId) -> rusqlite::Result<Op
     Ok(Some(nodes))
 }
 
+/// Ids of the job and of everything it caused, hooks apart: root first, whether or not there is such a job.
+pub(crate) fn tree_ids(connection: &Connection, root: &JobId) -> rusqlite::Result<Vec<JobId>> {
+    let mut statement = connection.prepare_cached(
+        "WITH RECURSIVE tree (id) AS (
+             SELECT ?1
+             UNION
+             SELECT j.id FROM job_queue j JOIN tree ON j.parent_job_id = tree.id WHERE j.submitted_by <> 'hook'
+         )
+         SELECT id FROM tree",
+    )?;
+    let rows = statement.query_map([root.as_str()], |row| required_text(row, 0).map(JobId::from))?;
+    rows.collect()
+}
+
 /// Whether a job is queued or running and has caused nothing yet: what a tree looks like that was just begun.
 pub(crate) fn is_open_alone(connection: &Connection, id: &JobId) -> rusqlite::Result<bool> {
     connection
@@ -270,6 +309,16 @@ pub(crate) fn circuits_open(connection: &Connection) -> rusqlite::Result<u64> {
         .prepare_cached("SELECT count(*) FROM circuit_breakers WHERE state = 'open'")?
         .query_row([], |row| row.get::<_, i64>(0))
         .map(|count| u64::try_from(count).unwrap_or(0))
+}
+
+/// Ids of the jobs that were cancelled while an attempt ran.
+pub(crate) fn given_up_while_running(connection: &Connection) -> rusqlite::Result<Vec<JobId>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id FROM job_queue INDEXED BY job_queue_status_created_at_idx
+         WHERE status = 'dead' AND started_at IS NOT NULL AND last_error LIKE 'cancelled by %'",
+    )?;
+    let rows = statement.query_map([], |row| required_text(row, 0).map(JobId::from))?;
+    rows.collect()
 }
 
 /// Ids of the jobs in a state, oldest first.

@@ -47,13 +47,15 @@ pub(crate) struct JobRow {
     pub(crate) created_at: String,
     /// As stored.
     pub(crate) started_at: Option<String>,
+    /// As stored.
+    pub(crate) next_retry_at: Option<String>,
 }
 
 /// A macro, so that statements are made of it when this is compiled.
 macro_rules! job_row {
     () => {
         "SELECT rowid, id, plugin, command, status, attempt, max_attempts, submitted_by, dedupe_key, created_at,
-                started_at
+                started_at, next_retry_at
          FROM job_queue"
     };
 }
@@ -105,6 +107,7 @@ impl JobRow {
             dedupe_key: text(row, 8)?,
             created_at: required_text(row, 9)?,
             started_at: text(row, 10)?,
+            next_retry_at: text(row, 11)?.filter(|at| !at.trim().is_empty()),
         })
     }
 

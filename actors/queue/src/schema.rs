@@ -26,9 +26,11 @@ pub(crate) const ADDITIVE: [(&str, &str, &str); 6] = [
 
 const OPTIONAL_COLUMNS: [(&str, &str); 2] = [("job_log", "started_at"), ("schedule_entries", "definition")];
 
-const OPTIONAL_INDEXES: [&str; 4] = [
+pub(crate) const OPTIONAL_INDEXES: [&str; 6] = [
     "job_queue_parent_idx",
     "job_queue_event_context_idx",
+    "job_log_event_context_idx",
+    "event_context_parent_idx",
     "event_context_created_at_idx",
     "job_stopwatch_plugin_recorded_idx",
 ];
@@ -241,6 +243,22 @@ pub(crate) fn missing_additive(connection: &Connection) -> rusqlite::Result<Vec<
     let present = names(connection, "table")?;
     let missing = ADDITIVE.iter().filter(|(table, ..)| !present.iter().any(|name| name == table));
     Ok(missing.map(|(table, _, lost)| (*table, *lost)).collect())
+}
+
+/// Whether there is a table of this name.
+pub(crate) fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    has_object(connection, "table", name)
+}
+
+/// Whether there is an index of this name.
+pub(crate) fn has_index(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    has_object(connection, "index", name)
+}
+
+fn has_object(connection: &Connection, kind: &str, name: &str) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = ?1 AND name = ?2)")?
+        .query_row([kind, name], |row| row.get(0))
 }
 
 /// Whether a table has a column.

@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
+use crate::rows::JobRow;
 use crate::{ClaimPolicy, ClaimedJob, QueueError};
 
 /// A change of the queue as the board keeps it in memory.
@@ -19,8 +20,10 @@ pub(crate) enum Change {
     Queued { rowid: i64, plugin: Arc<str>, created: i64, not_before: Option<i64> },
     /// A running attempt ended.
     Ended { plugin: Arc<str> },
-    /// Rows changed in a way that is easier read than told.
-    Unknown,
+    /// A queued job was given up.
+    Removed { rowid: i64, plugin: Arc<str>, created: i64, not_before: Option<i64> },
+    /// A running job was given up: its process may still be there, and holds its place until it is gone.
+    GivenUp { job: JobId, plugin: Arc<str> },
 }
 
 /// A job that became terminal, with the jobs that were queued because of it in the same transaction.
@@ -33,7 +36,7 @@ pub(crate) struct Finished {
 /// The generation that enqueues and claims from a commit on.
 pub(crate) struct Installed {
     pub(crate) snapshot: SnapshotId,
-    pub(crate) policy: ClaimPolicy,
+    pub(crate) policy: Arc<ClaimPolicy>,
     pub(crate) claims: mpsc::UnboundedSender<ClaimedJob>,
 }
 
@@ -44,6 +47,10 @@ pub(crate) struct Effects {
     pub(crate) events: Vec<(&'static str, Map<String, Value>)>,
     pub(crate) finished: Vec<Finished>,
     pub(crate) install: Option<Installed>,
+    /// Jobs that were given up while they ran.
+    pub(crate) cancelled: Vec<JobId>,
+    /// Attempts that nobody runs any more.
+    pub(crate) released: Vec<JobId>,
 }
 
 impl Effects {
@@ -52,6 +59,8 @@ impl Effects {
         self.events.extend(later.events);
         self.finished.extend(later.finished);
         self.install = later.install.or(self.install.take());
+        self.cancelled.extend(later.cancelled);
+        self.released.extend(later.released);
     }
 }
 
@@ -68,7 +77,7 @@ pub(crate) enum Claiming {
 pub(crate) struct Frame {
     pub(crate) claiming: Claiming,
     pub(crate) snapshot: Option<SnapshotId>,
-    pub(crate) dedupe_ttl: Duration,
+    pub(crate) policy: Arc<ClaimPolicy>,
     pub(crate) log_has_start: bool,
     pub(crate) jitter: Jitter,
 }
@@ -112,8 +121,14 @@ impl<'a> Scope<'a> {
         self.frame.claiming
     }
 
-    pub(crate) fn dedupe_ttl(&self) -> Duration {
-        self.frame.dedupe_ttl
+    /// The configuration in force; before the first activation the one that is about to be.
+    pub(crate) fn policy(&self) -> &'a ClaimPolicy {
+        &self.frame.policy
+    }
+
+    /// Whether the scheduler made the job.
+    pub(crate) fn is_scheduled(&self, job: &JobRow) -> bool {
+        job.submitted_by == self.frame.policy.service
     }
 
     pub(crate) fn log_has_start(&self) -> bool {
@@ -134,6 +149,16 @@ impl<'a> Scope<'a> {
 
     pub(crate) fn finished(&self, job: JobId, children: Vec<JobId>) {
         self.effects.borrow_mut().finished.push(Finished { job, children });
+    }
+
+    pub(crate) fn cancelled(&self, job: JobId, plugin: Arc<str>) {
+        let mut effects = self.effects.borrow_mut();
+        effects.changes.push(Change::GivenUp { job: job.clone(), plugin });
+        effects.cancelled.push(job);
+    }
+
+    pub(crate) fn released(&self, job: JobId) {
+        self.effects.borrow_mut().released.push(job);
     }
 
     pub(crate) fn install(&self, installed: Installed) {

@@ -11,6 +11,7 @@ use ductile_model::{Clock, EventHub, JobId, JobStatus, Outcome};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::cancel::give_up;
 use crate::enqueue::{CheckedJob, enqueue};
 use crate::finalise::{PreparedOutcome, finalise, recover};
 use crate::open::{BUSY_TIMEOUT, writable};
@@ -18,8 +19,8 @@ use crate::readers::Readers;
 use crate::scope::{Asked, Jitter, Scope};
 use crate::writer::{Message, Shared, Writer, WriterParts};
 use crate::{
-    ActivateGeneration, ClaimedJob, Enqueued, Finalised, QueueError, Recovered, ReloadEntry, StoreError, TreeWait,
-    generation, history, read,
+    ActivateGeneration, CancelTarget, Cancelled, ClaimPolicy, ClaimedJob, Enqueued, Finalised, QueueError, Recovered,
+    ReloadEntry, StoreError, TreeWait, generation, history, read,
 };
 
 /// Durability of a commit against power loss.
@@ -42,6 +43,8 @@ pub struct StoreOptions {
     pub hub: EventHub,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
+    /// What the configuration says, until a generation brings its own.
+    pub policy: ClaimPolicy,
     /// Operations per commit at most; 1 switches grouping off (benches only).
     pub max_group: usize,
 }
@@ -89,6 +92,7 @@ impl Store {
             hub: options.hub,
             clock: options.clock,
             jitter,
+            policy: options.policy,
             max_group: options.max_group,
         })
         .map_err(|source| StoreError::Sqlite { path: path.clone(), source })?;
@@ -100,12 +104,18 @@ impl Store {
         Ok(Self { inner: Arc::new(Inner { inbox, shared, readers, thread, next_watch: AtomicU64::new(0) }) })
     }
 
-    /// Ids of the rows that are `running`.
+    /// Ids of jobs whose process a killed gateway may have left behind: those that are `running`, and those that were
+    /// given up while they ran.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn running_jobs(&self) -> Result<Vec<JobId>, QueueError> {
-        self.read(|connection| read::ids_in(connection, JobStatus::Running)).await
+    pub async fn jobs_with_leftovers(&self) -> Result<Vec<JobId>, QueueError> {
+        self.read(|connection| {
+            let mut ids = read::ids_in(connection, JobStatus::Running)?;
+            ids.extend(read::given_up_while_running(connection)?);
+            Ok(ids)
+        })
+        .await
     }
 
     /// Brings the rows of attempts that a killed process left `running` back into the queue, or marks them dead.
@@ -115,7 +125,7 @@ impl Store {
     /// The database failed; the next start goes on where this one ended.
     pub async fn recover(&self) -> Result<Vec<Recovered>, QueueError> {
         let mut recovered = Vec::new();
-        for id in self.running_jobs().await? {
+        for id in self.read(|connection| read::ids_in(connection, JobStatus::Running)).await? {
             recovered.extend(self.write(move |scope| recover(scope, &id)).await?);
         }
         Ok(recovered)
@@ -143,6 +153,15 @@ impl Store {
         if self.inner.inbox.send(Message::StopClaiming(reply)).is_ok() {
             let _ = stopped.await;
         }
+    }
+
+    /// Cancels jobs. `Ok` means committed: what was cancelled never runs again, and its processes are being ended. Each
+    /// keeps its worker and its place in the lane until its process is gone.
+    ///
+    /// # Errors
+    /// The database failed; nothing was cancelled.
+    pub async fn cancel(&self, target: CancelTarget, text: String) -> Result<Cancelled, QueueError> {
+        self.write(move |scope| give_up(scope, &target, &text)).await
     }
 
     /// Opens a history row for a reload.
@@ -283,7 +302,7 @@ impl Store {
         }
     }
 
-    fn submit<T: Send + 'static>(
+    pub(crate) fn submit<T: Send + 'static>(
         &self,
         patience: Duration,
         work: impl FnMut(&Scope<'_>) -> Result<T, QueueError> + Send + 'static,

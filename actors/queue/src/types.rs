@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use ductile_model::{FailureReason, JobId, JobStatus, Outcome, Producer, SnapshotId};
+use ductile_model::{Cancellation, FailureReason, JobId, JobStatus, Outcome, Producer, SnapshotId};
 
 /// A job to be queued.
 #[derive(Debug, Clone)]
@@ -58,15 +58,55 @@ pub enum DuplicateReason {
     RecentSuccess,
 }
 
-/// What the claimer of the active generation may take.
+/// What a configuration says about the queue: in force from one activation to the next.
 #[derive(Debug, Clone)]
 pub struct ClaimPolicy {
+    /// Name of the service: how the scheduler signs its jobs.
+    pub service: String,
     /// Jobs that run at once over all.
     pub max_workers: u32,
     /// Jobs of one plugin that run at once, where that is less than `max_workers`.
     pub lane_caps: BTreeMap<String, u32>,
     /// Success window of dedupe.
     pub dedupe_ttl: Duration,
+    /// Circuit breaker of each plugin; one that is not named has the default.
+    pub breakers: BTreeMap<String, BreakerPolicy>,
+}
+
+impl Default for ClaimPolicy {
+    /// One worker, and the defaults of the configuration.
+    fn default() -> Self {
+        Self {
+            service: "ductile".to_owned(),
+            max_workers: 1,
+            lane_caps: BTreeMap::new(),
+            dedupe_ttl: Duration::from_secs(24 * 3600),
+            breakers: BTreeMap::new(),
+        }
+    }
+}
+
+impl ClaimPolicy {
+    /// The breaker of a plugin's scheduled commands.
+    #[must_use]
+    pub fn breaker(&self, plugin: &str) -> BreakerPolicy {
+        self.breakers.get(plugin).copied().unwrap_or_default()
+    }
+}
+
+/// When scheduled jobs of a command are held back, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerPolicy {
+    /// Final failures in a row that open it.
+    pub threshold: u32,
+    /// Time after which one job is let through to try.
+    pub reset_after: Duration,
+}
+
+impl Default for BreakerPolicy {
+    fn default() -> Self {
+        Self { threshold: 3, reset_after: Duration::from_secs(30 * 60) }
+    }
 }
 
 /// A job as its worker gets it: the row is `running`, committed.
@@ -98,6 +138,8 @@ pub struct ClaimedJob {
     pub event_context_id: Option<String>,
     /// The plugin's state at the claim, JSON text of the row as stored.
     pub state: Option<String>,
+    /// Told when the job is cancelled while the attempt runs.
+    pub cancellation: Cancellation,
 }
 
 /// The outcome of an attempt.
@@ -119,6 +161,53 @@ pub struct Finalise {
     pub duration: Duration,
     /// Whether a process was started.
     pub spawned: bool,
+    /// How the time was spent, when a process was started and its end was seen.
+    pub stopwatch: Option<Stopwatch>,
+}
+
+/// How the time of an attempt with a process was spent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopwatch {
+    /// Wall clock at the start of the process; for correlation only.
+    pub entered_at: DateTime<Utc>,
+    /// Wall clock at its end.
+    pub exited_at: DateTime<Utc>,
+    /// From the start of the process to its end, by the monotonic clock.
+    pub process: Duration,
+    /// From the claim to the start of the process.
+    pub before: Duration,
+    /// From the end of the process to the verdict.
+    pub after: Duration,
+    /// How the process ended.
+    pub ending: ProcessEnding,
+    /// Spans that the plugin reported: JSON text of an array.
+    pub spans: String,
+}
+
+/// How a process ended, as its timing is filed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProcessEnding {
+    /// It answered ok.
+    Ok,
+    /// It answered an error, or failed.
+    Failed,
+    /// It ran into its deadline.
+    TimedOut,
+    /// What it printed could not be read as an answer.
+    Unreadable,
+}
+
+impl ProcessEnding {
+    /// The stored word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "err",
+            Self::TimedOut => "timeout",
+            Self::Unreadable => "capture_error",
+        }
+    }
 }
 
 /// Verdict over one attempt.
@@ -166,6 +255,38 @@ pub struct StateUpdate {
     pub json: String,
     /// Fact types in manifest order; empty = shallow merge, else one fact each and the state is replaced.
     pub fact_types: Vec<String>,
+}
+
+/// Which jobs are to be cancelled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CancelTarget {
+    /// This one.
+    Job(JobId),
+    /// This one and everything it caused.
+    Tree(JobId),
+    /// The scheduler's own jobs of a command.
+    Scheduled {
+        /// Configured plugin name.
+        plugin: String,
+        /// Command.
+        command: String,
+    },
+}
+
+/// What a cancellation did. It is committed: none of the named jobs ever runs again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cancelled {
+    /// These jobs are dead.
+    Done {
+        /// They waited.
+        queued: Vec<JobId>,
+        /// They ran: their processes are being ended.
+        running: Vec<JobId>,
+    },
+    /// Nothing was active; the state of the named job.
+    NotActive(JobStatus),
+    /// There is no such job.
+    Unknown,
 }
 
 /// What a finalisation did.

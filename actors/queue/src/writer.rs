@@ -21,15 +21,14 @@ use crate::board::Board;
 use crate::claim::claim_all;
 use crate::finalise::{PreparedOutcome, finalise};
 use crate::open::{BUSY_TIMEOUT, file_identity, set_synchronous};
-use crate::scope::{Asked, Claiming, Effects, Frame, Installed, Operation, Scope, Undo};
+use crate::running::RunningAttempts;
+use crate::scope::{Asked, Change, Claiming, Effects, Frame, Installed, Operation, Scope, Undo};
+use crate::tidy::{Tidied, Tidy};
 use crate::watches::{TreeReply, Watches};
-use crate::{AttemptOutcome, ClaimedJob, Finalise, InterruptKind, QueueError, Synchronous};
+use crate::{AttemptOutcome, ClaimPolicy, ClaimedJob, Finalise, InterruptKind, QueueError, Synchronous};
 
 /// How often an idle writer looks for rows of other processes.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
-
-/// Success window of dedupe before any configuration is in force.
-const DEFAULT_DEDUPE_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// How long a claim that nobody waits for insists on the write lock.
 const CLAIM_PATIENCE: Duration = Duration::from_millis(250);
@@ -86,6 +85,7 @@ pub(crate) struct Writer {
     pub(crate) max_group: usize,
     claimer: Option<Claimer>,
     board: Board,
+    running: RunningAttempts,
     watches: Watches,
     /// Operations that wait for another process to let go of the write lock.
     pending: VecDeque<Box<dyn Operation>>,
@@ -95,13 +95,16 @@ pub(crate) struct Writer {
     looked_around: Instant,
     /// A claim should be tried without waiting for the next message.
     claim_soon: bool,
+    /// The file is being tidied up, step by step.
+    tidy_soon: bool,
+    tidy: Tidy,
     /// Answers that are due once nothing is pending.
     flushes: Vec<Box<dyn FnOnce() + Send>>,
     closing: Option<oneshot::Sender<()>>,
 }
 
 struct Claimer {
-    policy: crate::ClaimPolicy,
+    policy: Arc<ClaimPolicy>,
     claims: tokio::sync::mpsc::UnboundedSender<ClaimedJob>,
 }
 
@@ -128,6 +131,8 @@ pub(crate) struct WriterParts {
     pub(crate) hub: EventHub,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) jitter: crate::scope::Jitter,
+    /// Until a generation is installed.
+    pub(crate) policy: ClaimPolicy,
     pub(crate) max_group: usize,
 }
 
@@ -146,6 +151,7 @@ impl Writer {
     pub(crate) fn new(parts: WriterParts) -> rusqlite::Result<Self> {
         let log_has_start = crate::schema::has_column(&parts.connection, "job_log", "started_at")?;
         let identity = file_identity(&parts.path).ok();
+        let tidy = Tidy::new(&parts.path);
         let board = Board::load(&parts.connection)?;
         let data_version = data_version(&parts.connection)?;
         parts.shared.depth.store(board.depth(), Ordering::Release);
@@ -153,7 +159,7 @@ impl Writer {
             frame: Frame {
                 claiming: Claiming::Allowed,
                 snapshot: None,
-                dedupe_ttl: DEFAULT_DEDUPE_TTL,
+                policy: Arc::new(parts.policy),
                 log_has_start,
                 jitter: parts.jitter,
             },
@@ -166,6 +172,7 @@ impl Writer {
             max_group: parts.max_group.max(1),
             claimer: None,
             board,
+            running: RunningAttempts::default(),
             watches: Watches::default(),
             pending: VecDeque::new(),
             undo: Undo::Group,
@@ -173,6 +180,8 @@ impl Writer {
             identity,
             looked_around: Instant::now(),
             claim_soon: false,
+            tidy_soon: false,
+            tidy,
             flushes: Vec::new(),
             closing: None,
         })
@@ -191,11 +200,13 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
+            let idle = first.is_none();
             let controls = self.turn(first);
             for control in controls {
                 self.control(control);
             }
             self.look_around();
+            self.tidy_soon = idle && !self.claim_soon && self.tidy.step(&self.connection) == Tidied::More;
             if self.pending.is_empty() {
                 self.flushes.drain(..).for_each(|flushed| flushed());
                 if self.closing.is_some() {
@@ -207,7 +218,7 @@ impl Writer {
     }
 
     fn wait(&self) -> Result<Message, RecvTimeoutError> {
-        if !self.pending.is_empty() || self.claim_soon {
+        if !self.pending.is_empty() || self.claim_soon || self.tidy_soon {
             return match self.inbox.try_recv() {
                 Ok(message) => Ok(message),
                 Err(TryRecvError::Empty) => Err(RecvTimeoutError::Timeout),
@@ -282,7 +293,7 @@ impl Writer {
                 return self.undone(done, undone);
             }
         }
-        let claimed = match self.claim() {
+        let claimed = match self.claim(&effects) {
             Ok(claimed) => claimed,
             Err(undone) => return self.undone(done, undone),
         };
@@ -294,6 +305,7 @@ impl Writer {
         if !done.is_empty() {
             self.shared.last_write_failed.store(false, Ordering::Release);
         }
+        self.tidy.worked();
         self.shared.depth.store(self.board.depth(), Ordering::Release);
         done.into_iter().for_each(|operation| operation.answer(Ok(())));
         self.after_commit(effects, claimed);
@@ -323,13 +335,30 @@ impl Writer {
         if version == self.data_version && !self.board.is_stale() {
             return Ok(());
         }
-        self.board = Board::load(&self.connection)?;
+        self.load_board()?;
         if version != self.data_version {
             debug!("another process wrote to the state database; queue read anew");
             self.data_version = version;
             self.watches.look_again(&self.connection);
         }
         Ok(())
+    }
+
+    /// Reads the rows, and adds what they do not tell.
+    fn load_board(&mut self) -> rusqlite::Result<()> {
+        self.board = Board::load(&self.connection)?;
+        for plugin in self.running.given_up_lanes() {
+            self.board.occupy(plugin);
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::GivenUp { job, .. } if self.running.contains(&job) => self.board.give_up(),
+            Change::GivenUp { plugin, .. } => self.board.apply(Change::Ended { plugin }),
+            change => self.board.apply(change),
+        }
     }
 
     /// Nothing was begun, so nothing was written: who has waited long enough is told, the others go on waiting.
@@ -362,7 +391,7 @@ impl Writer {
         let ran = operation.run(&scope);
         let mut left = scope.into_effects();
         if ran.is_ok() {
-            left.changes.drain(..).for_each(|change| self.board.apply(change));
+            left.changes.drain(..).for_each(|change| self.apply(change));
             effects.absorb(left);
         } else {
             if let Some(QueueError::Storage(error)) = operation.failure() {
@@ -384,19 +413,20 @@ impl Writer {
         Ok(())
     }
 
-    fn claim(&mut self) -> Result<Vec<ClaimedJob>, Undone> {
-        let Some(claimer) = &self.claimer else { return Ok(Vec::new()) };
+    fn claim(&mut self, effects: &Effects) -> Result<Vec<ClaimedJob>, Undone> {
         let now = self.clock.now();
-        self.board.promote(nanos(now));
-        if self.board.is_stale() {
-            self.board = Board::load(&self.connection)?;
-            self.board.promote(nanos(now));
+        if self.claimer.is_some() && self.board.is_stale() {
+            self.load_board()?;
         }
+        let Some(claimer) = &self.claimer else { return Ok(Vec::new()) };
+        self.board.promote(nanos(now));
         if self.board.next(&claimer.policy, &HashSet::new()).is_none() {
             return Ok(Vec::new());
         }
         let scope = Scope::new(&self.connection, &self.frame, now);
-        match claim_all(&scope, &mut self.board, &claimer.policy, self.undo) {
+        let running = &self.running;
+        let holds = |key: &str, plugin: &str, command: &str| running.holds(&effects.cancelled, key, plugin, command);
+        match claim_all(&scope, &mut self.board, &claimer.policy, &holds, self.undo) {
             Ok(claimed) => Ok(claimed),
             Err(_) if self.undo == Undo::Group && !self.connection.is_autocommit() => Err(Undone::RunAgain),
             Err(error) => Err(Undone::Lost(error)),
@@ -454,6 +484,16 @@ impl Writer {
         if !effects.finished.is_empty() {
             self.watches.finished(&self.connection, effects.finished);
         }
+        for job in effects.cancelled {
+            self.running.give_up(job);
+        }
+        for job in effects.released {
+            if let Some(plugin) = self.running.release(&job) {
+                self.board.release(&plugin);
+                self.claim_soon = true;
+            }
+        }
+        claimed.iter().for_each(|job| self.running.begin(job));
         self.hand_out(claimed);
         if let Some(installed) = effects.install {
             self.install(installed);
@@ -490,7 +530,7 @@ impl Writer {
             return;
         }
         self.frame.snapshot = Some(installed.snapshot);
-        self.frame.dedupe_ttl = installed.policy.dedupe_ttl;
+        self.frame.policy = installed.policy.clone();
         self.claimer = Some(Claimer { policy: installed.policy, claims: installed.claims });
         self.claim_soon = true;
     }
@@ -529,6 +569,10 @@ impl Writer {
                 self.claim_soon = true;
             }
             Err(error) => self.note_failure(&error),
+        }
+        if let Some(bytes) = self.tidy.watch_wal(&self.connection) {
+            let data = [("bytes".to_owned(), bytes.into())];
+            self.hub.publish("database.wal_pinned", data.into_iter().collect());
         }
         match file_identity(&self.path) {
             Ok(present) if Some(present) == self.identity => {}
@@ -576,6 +620,7 @@ fn interrupted(job: ClaimedJob, now: DateTime<Utc>) -> Finalise {
         result: None,
         duration: Duration::ZERO,
         spawned: false,
+        stopwatch: None,
     }
 }
 

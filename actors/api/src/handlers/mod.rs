@@ -2,6 +2,7 @@
 
 pub(crate) mod catalogue;
 pub(crate) mod health;
+pub(crate) mod intervene;
 pub(crate) mod jobs;
 pub(crate) mod reload;
 pub(crate) mod trigger;

@@ -189,7 +189,8 @@ fn permit(token: &ApiToken, plugin: &str, command: &Command) -> Result<(), ApiEr
     Err(ApiError::scope(&words))
 }
 
-fn admit(api: &Api) -> Result<(), ApiError> {
+/// Whether the queue takes another job.
+pub(crate) fn admit(api: &Api) -> Result<(), ApiError> {
     let most = api.plan.config.api.max_queue_depth;
     if most > 0 && api.queue.depth() >= most { Err(ApiError::queue_full()) } else { Ok(()) }
 }

@@ -131,6 +131,7 @@ impl Site {
             synchronous: Synchronous::Normal,
             hub: hub.clone(),
             clock: clock.clone(),
+            policy: ClaimPolicy::default(),
             max_group: 256,
         })
         .unwrap();
@@ -254,7 +255,7 @@ async fn run_jobs(store: &Store, queue: &QueueHandle, plan: &Plan, gate: watch::
             sanitized_config: record.sanitized_config.clone(),
             secret_fingerprints: record.secret_fingerprints.clone(),
         },
-        policy: ClaimPolicy { max_workers: 64, lane_caps: BTreeMap::new(), dedupe_ttl: plan.config.service.dedupe_ttl },
+        policy: ClaimPolicy { max_workers: 64, dedupe_ttl: plan.config.service.dedupe_ttl, ..ClaimPolicy::default() },
         runnable: None,
         reload: None,
     };
@@ -297,6 +298,7 @@ async fn run_job(queue: QueueHandle, job: ClaimedJob, mut gate: watch::Receiver<
             result: Some(result),
             duration: Duration::from_millis(1),
             spawned: true,
+            stopwatch: None,
         })
         .await;
     assert!(finalised.is_ok(), "{finalised:?}");

@@ -83,7 +83,7 @@ fn activation(plan: &Plan) -> ActivateGeneration {
             sanitized_config: record.sanitized_config.clone(),
             secret_fingerprints: record.secret_fingerprints.clone(),
         },
-        policy: ClaimPolicy { max_workers: 4, lane_caps: BTreeMap::new(), dedupe_ttl: plan.config.service.dedupe_ttl },
+        policy: ClaimPolicy { max_workers: 4, dedupe_ttl: plan.config.service.dedupe_ttl, ..ClaimPolicy::default() },
         runnable: None,
         reload: None,
     }
@@ -111,6 +111,7 @@ impl Gateway {
             synchronous: Synchronous::Normal,
             hub: hub.clone(),
             clock: clock.clone(),
+            policy: ClaimPolicy::default(),
             max_group: 64,
         })
         .unwrap();

@@ -277,7 +277,7 @@ async fn recovery_brings_back_what_ran_and_buries_what_had_no_attempt_left() {
     let once = running(&site, &mut claims, NewJob { max_attempts: 1, ..job("echo") }).await;
     // The process is gone; the next one finds both rows running.
     let site = site.reopen().await;
-    assert_eq!(site.store.running_jobs().await.unwrap(), [twice.id.clone(), once.id.clone()]);
+    assert_eq!(site.store.jobs_with_leftovers().await.unwrap(), [twice.id.clone(), once.id.clone()]);
     let recovered = site.store.recover().await.unwrap();
     assert_eq!(
         recovered,

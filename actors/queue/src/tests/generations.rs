@@ -71,7 +71,7 @@ async fn price_of_activation(site: &Site, runnable: &[&str]) -> (u32, usize) {
         let frame = Frame {
             claiming: Claiming::Allowed,
             snapshot: None,
-            dedupe_ttl: Duration::ZERO,
+            policy: Arc::default(),
             log_has_start: true,
             jitter: Arc::new(|| 0.5),
         };

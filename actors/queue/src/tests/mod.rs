@@ -1,13 +1,18 @@
 //! Tests of the whole store: real files, the real writer thread, a clock that moves only when told to.
 
+mod breaking;
 mod busy;
+mod cancelling;
 mod claiming;
 mod enqueueing;
 mod files;
 mod finishing;
 mod generations;
+mod keeping;
 mod model;
 mod reading;
+mod retrying;
+pub(crate) mod statements;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -128,6 +133,7 @@ impl Site {
             result: Some(r#"{"status":"ok","result":"done"}"#.to_owned()),
             duration: Duration::from_millis(12),
             spawned: true,
+            stopwatch: None,
         }
     }
 
@@ -153,11 +159,11 @@ fn open(directory: &TempDir, clock: &Arc<ManualClock>, hub: &EventHub) -> Store 
 }
 
 fn options(path: PathBuf, clock: Arc<dyn Clock>, hub: EventHub) -> StoreOptions {
-    StoreOptions { path, synchronous: Synchronous::Normal, hub, clock, max_group: 256 }
+    StoreOptions { path, synchronous: Synchronous::Normal, hub, clock, policy: policy(1), max_group: 256 }
 }
 
 fn policy(max_workers: u32) -> ClaimPolicy {
-    ClaimPolicy { max_workers, lane_caps: BTreeMap::new(), dedupe_ttl: Duration::from_secs(24 * 3600) }
+    ClaimPolicy { max_workers, ..ClaimPolicy::default() }
 }
 
 fn snapshot(reason: &'static str) -> SnapshotRow {
