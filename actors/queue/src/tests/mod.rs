@@ -6,6 +6,7 @@ mod enqueueing;
 mod files;
 mod finishing;
 mod generations;
+mod maintaining;
 mod model;
 mod reading;
 mod waiting;
