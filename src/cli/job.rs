@@ -5,13 +5,16 @@ mod intervene;
 mod logs;
 
 use clap::Subcommand;
-use ductile_config::{Purpose, plan};
-use ductile_queue::{Reader, StoreError};
+use ductile_model::JobId;
+use ductile_queue::{FoundJob, Reader};
 use serde_json::Value;
 
 use super::args::Common;
-use super::report::{self, Failure};
-use crate::gateway::secrets::VaultSource;
+use super::report::Failure;
+use super::state;
+
+/// Characters of a short id; the shortest part of an id that stands for a job.
+const SHORT: usize = 8;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
@@ -56,20 +59,27 @@ pub(crate) fn run(action: Action, common: &Common) -> Result<u8, Failure> {
     }
 }
 
-/// The database of the configuration, read-only; never created.
+/// The database of the configuration, read-only.
 fn reader(common: &Common) -> Result<Reader, Failure> {
-    let environment = crate::environment();
-    let source = common.locate(&environment).map_err(Failure::config)?;
-    let plan = plan(&source, &environment, &VaultSource::default(), Purpose::Inspecting).map_err(Failure::config)?;
-    if common.verbose {
-        report::note(format_args!("database: {}", plan.config.state.path.display()));
-    }
-    crate::logging::warnings_to_stderr();
-    Reader::open(&plan.config.state.path).map_err(Failure::missing)
+    state::reader(&state::path(common)?)
 }
 
-fn unreadable(error: StoreError) -> Failure {
-    Failure::internal(error)
+/// The job that a whole or shortened id stands for.
+fn find(reader: &Reader, part: &str) -> Result<Option<JobId>, Failure> {
+    match reader.find_job(part).map_err(state::failure)? {
+        FoundJob::One(id) => Ok(Some(id)),
+        FoundJob::None => Ok(None),
+        FoundJob::Several(ids) => {
+            let ids: Vec<&str> = ids.iter().map(JobId::as_str).collect();
+            Err(Failure::usage(format!("{part:?} stands for several jobs: {}", ids.join(", "))))
+        }
+    }
+}
+
+/// The end of an id, by which people name a job: ids begin with their time, so their beginnings are alike.
+fn short(id: &str) -> &str {
+    let from = id.char_indices().rev().nth(SHORT - 1).map_or(0, |(at, _)| at);
+    &id[from..]
 }
 
 /// Stored JSON text as a value; what is not JSON (older rows) as a string.

@@ -13,6 +13,8 @@ mod quickstart;
 mod report;
 mod secret_input;
 mod secrets;
+mod state;
+mod stopwatch;
 mod system;
 mod usage;
 mod vault;
@@ -103,6 +105,15 @@ enum Noun {
         #[command(subcommand)]
         action: secrets::Action,
     },
+    /// Clear away what is kept of the timing of plugins
+    #[command(
+        arg_required_else_help = true,
+        after_help = "Example:\n  ductile stopwatch prune --older-than 30d\n\nExit codes: 0 done, 1 anything else."
+    )]
+    Stopwatch {
+        #[command(subcommand)]
+        action: stopwatch::Action,
+    },
     /// Send a request to a running gateway
     Api(api::Arguments),
     /// A working gateway with a first job, in one command
@@ -147,6 +158,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Some(Noun::Plugin { action }) => plugin::run(action, &common),
         Some(Noun::Vault { action }) => vault::run(action, &common),
         Some(Noun::Secrets { action }) => secrets::run(action, &common),
+        Some(Noun::Stopwatch { action }) => stopwatch::run(action, &common),
         Some(Noun::Api(arguments)) => api::run(arguments, &common),
         Some(Noun::Quickstart(arguments)) => quickstart::run(arguments, &common),
         Some(Noun::Version) => show_version(&common),

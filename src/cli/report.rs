@@ -1,5 +1,6 @@
 //! Output: results on stdout, everything else on stderr, and one form for failures.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -57,6 +58,11 @@ impl Failure {
     /// Trying again later may help.
     pub(crate) fn try_again(message: impl fmt::Display) -> Self {
         Self::new(75, message)
+    }
+
+    /// This user may not do that.
+    pub(crate) fn denied(message: impl fmt::Display) -> Self {
+        Self::new(77, message)
     }
 
     /// The configuration is wrong.
@@ -146,18 +152,65 @@ fn finish(result: io::Result<()>) {
     }
 }
 
-/// Whether human output may have colour.
-pub(crate) fn colour(no_color: bool) -> bool {
-    !no_color && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// How text for people looks: on a terminal it may be more than what scripts can rely on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Exactly the documented lines.
+    Plain,
+    /// For eyes only.
+    Terminal {
+        /// Whether statuses have colours.
+        colour: bool,
+    },
 }
 
-/// Colours a job status for a terminal.
-pub(crate) fn paint_status(status: &str, colour: bool) -> String {
-    let code = match status {
-        "succeeded" => 32,
-        "failed" | "timed_out" | "dead" => 31,
-        "running" => 36,
-        _ => 33,
-    };
-    if colour { format!("\u{1b}[{code}m{status}\u{1b}[0m") } else { status.to_owned() }
+impl Form {
+    /// The form for where stdout leads.
+    pub(crate) fn of_stdout(no_color: bool) -> Self {
+        let colour = !no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        if io::stdout().is_terminal() { Self::Terminal { colour } } else { Self::Plain }
+    }
+
+    /// The status of a job, or the state of a breaker.
+    pub(crate) fn status(self, status: &str) -> String {
+        let code = match status {
+            "succeeded" | "closed" => 32,
+            "failed" | "timed_out" | "dead" | "open" => 31,
+            "running" => 36,
+            _ => 33,
+        };
+        match self {
+            Self::Terminal { colour: true } => format!("\u{1b}[{code}m{status}\u{1b}[0m"),
+            _ => status.to_owned(),
+        }
+    }
+
+    /// Text that a plugin made. A terminal would obey what it has in it of control characters.
+    pub(crate) fn foreign(self, text: &str) -> Cow<'_, str> {
+        let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+        match self {
+            Self::Terminal { .. } if text.contains(obeyed) => Cow::Owned(text.replace(obeyed, "\u{fffd}")),
+            _ => Cow::Borrowed(text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_gets_no_control_characters_of_plugins_and_a_script_gets_the_text_as_it_is() {
+        let said = "a\u{1b}]0;title\u{7}\n\tb";
+        assert_eq!(Form::Plain.foreign(said), said);
+        assert_eq!(Form::Terminal { colour: false }.foreign(said), "a\u{fffd}]0;title\u{fffd}\n\tb");
+    }
+
+    #[test]
+    fn only_a_terminal_has_colours_and_only_when_they_are_wanted() {
+        assert_eq!(Form::Terminal { colour: true }.status("open"), "\u{1b}[31mopen\u{1b}[0m");
+        for form in [Form::Plain, Form::Terminal { colour: false }] {
+            assert_eq!(form.status("open"), "open");
+        }
+    }
 }

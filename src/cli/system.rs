@@ -1,5 +1,6 @@
-//! `ductile system`: the gateway process.
+//! `ductile system`: the gateway process and what it keeps.
 
+mod breaker;
 mod reload;
 mod status;
 
@@ -33,6 +34,21 @@ pub(crate) enum Action {
         #[arg(long)]
         require_running: bool,
     },
+    /// Close the circuit breakers of a plugin
+    #[command(
+        long_about = "Close the circuit breakers of a plugin, so that its schedules run again: all of them and always that of poll, \
+                      or the one of --command. Works on the database directly, with the gateway running or stopped; a running one \
+                      sees it at once.",
+        after_help = "Examples:\n  ductile system reset file_watch\n  ductile system reset file_watch --command handle --dry-run\n\nExit codes: 0 reset, 1 anything else."
+    )]
+    Reset(breaker::ResetArguments),
+    /// Show a circuit breaker and its latest changes
+    #[command(
+        long_about = "Show the circuit breaker of a plugin's command and its latest changes, newest first. Reads the database \
+                      directly, with the gateway running or stopped.",
+        after_help = "Examples:\n  ductile system breaker file_watch\n  ductile system breaker file_watch --command handle --limit 5 --json\n\nExit codes: 0 shown, 1 anything else."
+    )]
+    Breaker(breaker::ShowArguments),
     /// Not here: the service manager owns the gateway's life
     #[command(hide = true, after_help = LIFE)]
     Stop,
@@ -46,6 +62,8 @@ pub(crate) fn run(action: Action, common: &Common) -> Result<u8, Failure> {
         Action::Start => start(common),
         Action::Reload(arguments) => reload::run(&arguments, common),
         Action::Status { require_running } => status::run(require_running, common),
+        Action::Reset(arguments) => breaker::reset(&arguments, common),
+        Action::Breaker(arguments) => breaker::show(&arguments, common),
         Action::Stop | Action::Restart => Err(Failure::usage(
             "the service manager owns the gateway's life: use `systemctl stop|restart ductile`, `launchctl`, or Ctrl-C in the \
              foreground; `ductile system reload` takes over a new configuration without a stop",

@@ -8,11 +8,14 @@ mod command_line;
 mod crash;
 mod database;
 mod first_minutes;
+mod job_command;
 mod jobs;
+mod maintenance;
 mod operations;
 mod plugins;
 mod reload;
 #[allow(dead_code, reason = "shared with the benches, which use other parts of it")]
 mod site;
 mod supervision;
+mod terminal;
 mod vault_commands;

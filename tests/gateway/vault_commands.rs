@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use ductile_vault::{Identities, Vault};
-use rustix::termios::{LocalModes, tcgetattr};
 use serde_json::Value;
 
-use crate::site::{Gateway, OK, Site, ductile, eventually, show};
+use crate::site::{Gateway, OK, Site, ductile, show};
+use crate::terminal::Terminal;
 
 /// A directory for a key and a vault.
 struct Place {
@@ -187,48 +187,12 @@ fn the_longest_value_fits() {
     assert_eq!(place.value("x").as_deref(), Ok(value.as_str()));
 }
 
-/// Both ends of a terminal.
-struct Terminal {
-    ours: File,
-    theirs: File,
-}
-
-impl Terminal {
-    fn open() -> Self {
-        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let ours = openpt(flags).expect("a terminal");
-        grantpt(&ours).expect("a terminal");
-        unlockpt(&ours).expect("a terminal");
-        let name = ptsname(&ours, Vec::new()).expect("its name");
-        let theirs = rustix::fs::open(
-            name.as_c_str(),
-            rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC,
-            rustix::fs::Mode::empty(),
-        );
-        Self { ours: ours.into(), theirs: theirs.expect("its other end").into() }
-    }
-
-    fn echoes(&self) -> bool {
-        tcgetattr(&self.theirs).expect("its settings").local_modes.contains(LocalModes::ECHO)
-    }
-
-    fn wait_until_quiet(&self) {
-        let quiet = eventually(|| if self.echoes() { Err(()) } else { Ok(()) });
-        quiet.expect("a terminal that does not show what is typed");
-    }
-
-    fn stdin(&self) -> Stdio {
-        self.theirs.try_clone().expect("its other end").into()
-    }
-}
-
 #[test]
 fn a_value_typed_on_a_terminal_is_not_shown() {
     let place = Place::with_vault();
     let mut terminal = Terminal::open();
     assert!(terminal.echoes());
-    let child = place.set("typed").stdin(terminal.stdin()).stderr(Stdio::piped()).spawn().expect("the binary");
+    let child = place.set("typed").stdin(terminal.stream()).stderr(Stdio::piped()).spawn().expect("the binary");
     terminal.wait_until_quiet();
     terminal.ours.write_all(b"correct horse\n").expect("typing");
     let output = child.wait_with_output().expect("its end");
@@ -243,7 +207,7 @@ fn a_terminal_is_put_back_when_the_question_is_broken_off() {
     let place = Place::with_vault();
     for (signal, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
         let terminal = Terminal::open();
-        let mut child = place.set("x").stdin(terminal.stdin()).stderr(Stdio::null()).spawn().expect("the binary");
+        let mut child = place.set("x").stdin(terminal.stream()).stderr(Stdio::null()).spawn().expect("the binary");
         terminal.wait_until_quiet();
         let killed = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
         assert!(killed.expect("kill").success());

@@ -44,8 +44,8 @@ pub use effective::{
 pub use init::InitJob;
 pub use load::{state_path, vault_places};
 pub use plan::{
-    ApiToken, Environment, Plan, Posture, Purpose, SecretProjection, SecretProvider, SnapshotRecord, Source,
-    SourceKind, Standing, Unavailable, VaultPlaces, plan,
+    ApiToken, Environment, Outline, Plan, Posture, Purpose, SecretProjection, SecretProvider, SnapshotRecord, Source,
+    SourceKind, Standing, Unavailable, VaultPlaces, outline, plan,
 };
 pub use registry::{Command, CommandType, FactRule, Manifest, Plugin, Registry, Rejected};
 pub use reload::{reload_refusals, restart_changes};

@@ -294,6 +294,30 @@ pub fn plan(
     Ok(finish(source, prepared))
 }
 
+/// A configuration and its plugins, but none of its secrets.
+#[derive(Debug)]
+pub struct Outline {
+    /// What it says.
+    pub config: Config,
+    /// What it can run.
+    pub registry: Registry,
+}
+
+/// Reads a configuration for commands that only check names against it. Works without the key to its secrets.
+///
+/// # Errors
+/// All problems of the first phase that has one.
+pub fn outline(source: &Source, env: &Environment) -> Result<Outline, Refusal> {
+    let understood =
+        load::read(source, env, &mut Vec::new()).map_err(|problems| Refusal::rejected("load", problems))?;
+    let config = understood.config;
+    let shown = Shown::of(&understood.merged);
+    let allowed = config.service.allow_symlinks;
+    let found = registry::discover(&config.plugin_roots, &config.plugins, &shown, allowed)
+        .map_err(|problems| Refusal::rejected("plugins", problems))?;
+    Ok(Outline { config, registry: found.registry })
+}
+
 /// Symlinks, plugins and the doctor, for a configuration that loads.
 pub(crate) fn prepare(source: &Source, mut loaded: Loaded, purpose: Purpose) -> Result<Prepared, Refusal> {
     let files = loaded.files.0.iter().map(|file| file.path.as_path());

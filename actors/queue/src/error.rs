@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use rusqlite::ErrorCode;
+
 /// Why the database could not be opened. Every text names the path or the object and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -18,6 +20,20 @@ pub enum StoreError {
     /// There is no such file.
     #[error("database not found: {path}", path = .0.display())]
     NotFound(PathBuf),
+    /// This user may not use the file, or a directory above it.
+    #[error(
+        "{path} belongs to uid {owner} and is closed to this user (uid {user}): run the command as that user, or ask \
+         the gateway through its API",
+        path = path.display()
+    )]
+    Denied {
+        /// What is closed.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Who asks.
+        user: u32,
+    },
     /// The file is refused: not a database, damaged, wrong schema, newer, on a network file system.
     #[error("{0}")]
     Refused(String),
@@ -29,6 +45,30 @@ pub enum StoreError {
         /// Why.
         source: rusqlite::Error,
     },
+}
+
+impl StoreError {
+    /// Whether another process held the write lock beyond the busy timeout.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self.sqlite_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+    }
+
+    /// Whether a permission may be the cause.
+    pub(crate) fn is_about_access(&self) -> bool {
+        use ErrorCode::{CannotOpen, PermissionDenied, ReadOnly};
+        match self {
+            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::PermissionDenied,
+            _ => matches!(self.sqlite_code(), Some(CannotOpen | PermissionDenied | ReadOnly)),
+        }
+    }
+
+    fn sqlite_code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Sqlite { source, .. } => source.sqlite_error_code(),
+            _ => None,
+        }
+    }
 }
 
 /// Why an operation on the queue was not done.

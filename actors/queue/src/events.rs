@@ -7,7 +7,8 @@ use ductile_model::{FailureReason, JobId, JobStatus, Producer, format_wire};
 use serde_json::{Map, Value};
 
 use crate::NewJob;
-use crate::breaker::{CircuitState, Target};
+use crate::breaker::Target;
+use crate::breaker_rows::BreakerState;
 use crate::rows::JobRow;
 
 type Data = Map<String, Value>;
@@ -175,7 +176,7 @@ pub(crate) fn poll_completed(job: &JobRow, status: JobStatus, duration: Duration
 }
 
 /// `scheduler.circuit_state_changed`.
-pub(crate) fn circuit_changed(target: &Target<'_>, from: CircuitState, to: CircuitState, failures: u32) -> Data {
+pub(crate) fn circuit_changed(target: &Target<'_>, from: BreakerState, to: BreakerState, failures: u32) -> Data {
     data([
         ("plugin", target.plugin.into()),
         ("command", target.command.into()),

@@ -1,4 +1,4 @@
-//! The queue and the store: the one SQLite file and the only writer of it.
+//! The queue and the store: the one SQLite file and the only writer of it in a gateway.
 //!
 //! **Owns** the database: one writer thread with the only read-write connection, a pool of readers, the schema, and
 //! the job state machine as rows.
@@ -11,6 +11,9 @@
 //! **When it dies**: the [`Store`] is a resource of the process and outlives the actor; the actor is restarted and
 //! finds everything in the database. After a kill, [`Store::recover`] brings the rows of running attempts back.
 //!
+//! **Commands** look at the database through a [`Reader`] and change it through a [`Maintainer`], beside a gateway or
+//! without one: the writer never counts on being the only process that writes.
+//!
 //! **Not here:** running plugins, and when a schedule is due.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -19,6 +22,7 @@ mod actor;
 mod additive;
 mod board;
 mod breaker;
+mod breaker_rows;
 mod cancel;
 mod claim;
 mod enqueue;
@@ -30,8 +34,11 @@ mod generation;
 mod handle;
 mod history;
 mod janitor;
+mod lineage;
+mod maintainer;
 mod open;
 mod outcome;
+mod prune;
 mod read;
 mod reader;
 mod readers;
@@ -54,12 +61,16 @@ mod writer;
 mod tests;
 
 pub use actor::{EnqueueRequest, QueueActor, QueueArgs, QueueMsg};
-pub use breaker::CircuitState;
+pub use breaker_rows::{BreakerReason, BreakerReport, BreakerRow, BreakerState, BreakerTransition, ResetBreaker};
 pub use error::{QueueError, StoreError};
 pub use handle::QueueHandle;
 pub use janitor::JanitorRun;
+pub use maintainer::Maintainer;
+pub use prune::{ChangeMode, StopwatchFilter, StopwatchPart};
 pub use reader::Reader;
-pub use report::{AttemptRow, ContextRow, FactRow, FoundJob, JobRef, LogFilter, LogRow, TransitionRow};
+pub use report::{
+    AttemptRow, CausedJob, ContextRow, FactRow, FoundJob, JobRef, LogFilter, LogRow, Retries, TransitionRow,
+};
 pub use retention::{Pruned, Retention};
 pub use retry::{Attempts, Retried, RetryFilter, RetryReport, RetryRequest, RetryScope, RetrySelection, RetrySkip};
 pub use store::{Store, StoreOptions, Synchronous};

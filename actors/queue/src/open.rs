@@ -9,6 +9,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use ductile_model::{format_db, parse_stored};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use tracing::{info, warn};
 
 use crate::schema::{self, SCHEMA, SCHEMA_VERSION};
@@ -51,6 +53,11 @@ pub(crate) fn writable(path: &Path, synchronous: Synchronous, now: DateTime<Utc>
 
 /// Opens an existing database read-only and validates it; changes nothing.
 pub(crate) fn readable(path: &Path) -> Result<Connection, StoreError> {
+    open_readable(path)
+        .map_err(|error| if error.is_about_access() { denied(path, Access::READ_OK, error) } else { error })
+}
+
+fn open_readable(path: &Path) -> Result<Connection, StoreError> {
     match std::fs::metadata(path) {
         Ok(present) if present.is_file() => {}
         Ok(_) => return Err(StoreError::Refused(format!("state database {} is not a regular file", path.display()))),
@@ -64,6 +71,35 @@ pub(crate) fn readable(path: &Path) -> Result<Connection, StoreError> {
             "state database {} is empty; start the gateway once to create its tables",
             path.display()
         ))),
+    }
+}
+
+/// Opens an existing database for a command that writes. It is validated as for reading and its schema stays; what has
+/// vanished meanwhile is not created. Its commits survive a power cut whatever the configuration says, since somebody
+/// is told of each.
+pub(crate) fn maintainable(path: &Path) -> Result<Connection, StoreError> {
+    refuse_network_file_system(path)?;
+    drop(readable(path)?);
+    tighten(path)?;
+    let connection = connect(path, Synchronous::Full, false).map_err(refusal(path))?;
+    // SQLite is content with less than it was asked for.
+    if connection.is_readonly("main").map_err(refusal(path))? {
+        let refused = StoreError::Refused(format!("state database {} can not be written", path.display()));
+        return Err(denied(path, Access::READ_OK | Access::WRITE_OK, refused));
+    }
+    Ok(connection)
+}
+
+/// Names what keeps this user from using the files of the database; the error as it was where nothing does.
+fn denied(path: &Path, wanted: Access, error: StoreError) -> StoreError {
+    let mut places: Vec<(PathBuf, Access)> =
+        path.ancestors().skip(1).map(|directory| (directory.to_owned(), Access::EXEC_OK)).collect();
+    places.reverse();
+    places.extend(["", "-wal", "-shm"].map(|suffix| (side_file(path, suffix), wanted)));
+    let closed = places.into_iter().find(|(place, wanted)| access(place, *wanted) == Err(Errno::ACCESS));
+    match closed.and_then(|(place, _)| std::fs::metadata(&place).ok().map(|found| (place, found.uid()))) {
+        Some((path, owner)) => StoreError::Denied { path, owner, user: rustix::process::getuid().as_raw() },
+        None => error,
     }
 }
 

@@ -3,20 +3,25 @@
 use std::path::{Path, PathBuf};
 
 use ductile_model::{JobId, format_db};
-use rusqlite::{Connection, OptionalExtension, params_from_iter};
+use rusqlite::{Connection, params_from_iter};
 
 use crate::facts::current_state;
 use crate::open::readable;
 use crate::read::{self, Conditions, time};
-use crate::report::{AttemptRow, ContextRow, FactRow, FoundJob, JobRef, LogFilter, LogRow, TransitionRow};
+use crate::report::{
+    AttemptRow, CausedJob, ContextRow, FactRow, FoundJob, JobRef, LogFilter, LogRow, Retries, TransitionRow,
+};
 use crate::rows::{required_text, text};
-use crate::{AttemptLog, JobView, ReloadRecord, StoreError, TreeNode, history};
+use crate::{
+    AttemptLog, BreakerReport, JobView, ReloadRecord, StoreError, TreeNode, breaker_rows, history, lineage, schema,
+};
+
+/// The end of an attempt in one form, without the zone: older rows have a `T` and fewer digits.
+const ENDED: &str = "substr(rtrim(replace(completed_at, 'T', ' '), 'Z') || iif(instr(completed_at, '.'), '', '.')
+    || '000000000', 1, 29)";
 
 /// Shortest part of an id that is looked for.
 const SHORTEST_PART: usize = 8;
-
-/// Contexts of a chain at most: a damaged row must not make a command run for ever.
-const LONGEST_CHAIN: usize = 10_000;
 
 /// Read-only access for commands, beside a running gateway or without one.
 pub struct Reader {
@@ -121,14 +126,40 @@ impl Reader {
     /// # Errors
     /// The database failed.
     pub fn children(&self, id: &JobId) -> Result<Vec<JobRef>, StoreError> {
-        self.read(|connection| {
-            rows(
-                connection,
-                "SELECT id, plugin, command, status FROM job_queue WHERE parent_job_id = ?1 ORDER BY created_at, id",
-                id.as_str(),
-                job_ref,
-            )
-        })
+        self.read(|connection| lineage::children(connection, id))
+    }
+
+    /// Everything that this job caused, each behind its parent and the children of one oldest first; at most a
+    /// thousand.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn caused(&self, id: &JobId) -> Result<Vec<CausedJob>, StoreError> {
+        self.read(|connection| lineage::caused(connection, id))
+    }
+
+    /// The job that this one retries by hand, and the jobs that retry this one, oldest first.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn retries(&self, job: &JobView) -> Result<Retries, StoreError> {
+        self.read(|connection| lineage::retries(connection, job))
+    }
+
+    /// The breaker of a pair, with its latest changes.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn breaker(&self, plugin: &str, command: &str, limit: u32) -> Result<BreakerReport, StoreError> {
+        self.read(|connection| breaker_rows::report(connection, plugin, command, limit))
+    }
+
+    /// Tables that an older database may lack and this one does, with what is lost without each.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn missing_tables(&self) -> Result<Vec<(&'static str, &'static str)>, StoreError> {
+        self.read(schema::missing_additive)
     }
 
     /// Facts that this job wrote, in the order of the manifest.
@@ -144,7 +175,7 @@ impl Reader {
     /// # Errors
     /// The database failed.
     pub fn contexts(&self, leaf: &str) -> Result<Vec<ContextRow>, StoreError> {
-        self.read(|connection| contexts(connection, leaf))
+        self.read(|connection| lineage::contexts(connection, leaf))
     }
 
     /// Matching log rows before the limit, and the newest of them.
@@ -175,15 +206,6 @@ fn rows<T>(
     rows.collect()
 }
 
-fn job_ref(row: &rusqlite::Row<'_>) -> rusqlite::Result<JobRef> {
-    Ok(JobRef {
-        id: JobId::from(required_text(row, 0)?),
-        plugin: required_text(row, 1)?,
-        command: required_text(row, 2)?,
-        status: required_text(row, 3)?,
-    })
-}
-
 fn find_job(connection: &Connection, part: &str) -> rusqlite::Result<FoundJob> {
     if read::status(connection, &JobId::from(part))?.is_some() {
         return Ok(FoundJob::One(JobId::from(part)));
@@ -209,66 +231,19 @@ fn find_job(connection: &Connection, part: &str) -> rusqlite::Result<FoundJob> {
     })
 }
 
-/// Facts have no index by job. They are looked for where the job's plugin wrote them, from its creation on.
+/// Facts have no index by job. They are looked for where the job's plugin wrote them, from its creation on; times of
+/// the older form, with a `T`, come after all others of their day, so none is passed over.
 fn facts_of(connection: &Connection, id: &JobId) -> rusqlite::Result<Vec<FactRow>> {
     let Some(job) = read::job(connection, id)? else { return Ok(Vec::new()) };
     let since = job.created_at.map_or_else(String::new, format_db);
     let mut statement = connection.prepare_cached(
         "SELECT seq, fact_type, created_at FROM plugin_facts
-         WHERE plugin_name = ?1 AND replace(created_at, 'T', ' ') >= ?2 AND job_id = ?3 ORDER BY seq, rowid",
+         WHERE plugin_name = ?1 AND created_at >= ?2 AND job_id = ?3 ORDER BY seq, rowid",
     )?;
     let rows = statement.query_map([job.plugin.as_str(), since.as_str(), id.as_str()], |row| {
         Ok(FactRow { seq: row.get(0)?, fact_type: required_text(row, 1)?, created_at: time(row, 2)? })
     })?;
     rows.collect()
-}
-
-fn contexts(connection: &Connection, leaf: &str) -> rusqlite::Result<Vec<ContextRow>> {
-    let mut chain = Vec::new();
-    let mut next = Some(leaf.to_owned());
-    while let Some(id) = next.take().filter(|_| chain.len() < LONGEST_CHAIN) {
-        let found = connection
-            .prepare_cached(
-                "SELECT id, parent_id, pipeline_name, step_id, accumulated_json FROM event_context WHERE id = ?1",
-            )?
-            .query_row([&id], |row| {
-                Ok(ContextRow {
-                    id: required_text(row, 0)?,
-                    parent_id: text(row, 1)?.filter(|parent| !parent.is_empty()),
-                    pipeline: required_text(row, 2)?,
-                    step_id: required_text(row, 3)?,
-                    baggage: required_text(row, 4)?,
-                    job: None,
-                })
-            })
-            .optional()?;
-        let Some(mut context) = found else { break };
-        context.job = job_of_context(connection, &id)?;
-        next.clone_from(&context.parent_id);
-        chain.push(context);
-    }
-    chain.reverse();
-    Ok(chain)
-}
-
-fn job_of_context(connection: &Connection, context: &str) -> rusqlite::Result<Option<JobRef>> {
-    let queued = connection
-        .prepare_cached(
-            "SELECT id, plugin, command, status FROM job_queue WHERE event_context_id = ?1
-             ORDER BY created_at, id LIMIT 1",
-        )?
-        .query_row([context], job_ref)
-        .optional()?;
-    if queued.is_some() {
-        return Ok(queued);
-    }
-    connection
-        .prepare_cached(
-            "SELECT job_id, plugin, command, status FROM job_log WHERE event_context_id = ?1 AND job_id IS NOT NULL
-             ORDER BY created_at, job_id, attempt DESC LIMIT 1",
-        )?
-        .query_row([context], job_ref)
-        .optional()
 }
 
 fn logs(connection: &Connection, filter: &LogFilter) -> rusqlite::Result<(u64, Vec<LogRow>)> {
@@ -286,11 +261,15 @@ fn logs(connection: &Connection, filter: &LogFilter) -> rusqlite::Result<(u64, V
     if let Some(word) = &filter.submitted_by {
         conditions.add_producer("submitted_by", word);
     }
+    // The first half of each finds the rows along the index, a few too many of those whose times have an older form.
     if let Some(from) = filter.from {
-        conditions.add("replace(completed_at, 'T', ' ') >= ?", format_db(from));
+        let clause = format!("(completed_at >= substr(?, 1, 19) AND {ENDED} >= substr(?, 1, 29))");
+        conditions.add(&clause, format_db(from));
     }
     if let Some(to) = filter.to {
-        conditions.add("replace(completed_at, 'T', ' ') <= ?", format_db(to));
+        let clause =
+            format!("(completed_at <= substr(replace(?, ' ', 'T'), 1, 19) || 'Z' AND {ENDED} <= substr(?, 1, 29))");
+        conditions.add(&clause, format_db(to));
     }
     if let Some(query) = filter.query.as_ref().filter(|query| !query.is_empty()) {
         conditions.add(

@@ -38,6 +38,26 @@ pub struct JobRef {
     pub status: String,
 }
 
+/// A job that another job caused, at first or second hand.
+#[derive(Debug, Clone)]
+pub struct CausedJob {
+    /// The job.
+    pub job: JobRef,
+    /// The job that produced it.
+    pub parent: JobId,
+    /// Step of its context, may be empty.
+    pub step_id: String,
+}
+
+/// How a job stands to others by retries that a person asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Retries {
+    /// The job that this one retries.
+    pub of: Option<JobId>,
+    /// Jobs that retry this one, oldest first.
+    pub by: Vec<JobId>,
+}
+
 /// A fact that a job wrote.
 #[derive(Debug, Clone)]
 pub struct FactRow {

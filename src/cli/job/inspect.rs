@@ -1,13 +1,19 @@
 //! One job in full.
 
+mod text;
+mod tree;
+
 use chrono::{DateTime, Utc};
-use ductile_model::{JobId, format_wire};
-use ductile_queue::{AttemptLog, AttemptRow, ContextRow, FactRow, FoundJob, JobRef, JobView, Reader, TransitionRow};
+use ductile_model::{JobId, JobStatus, format_wire};
+use ductile_queue::{
+    AttemptLog, AttemptRow, CausedJob, ContextRow, FactRow, JobRef, JobView, Reader, Retries, TransitionRow,
+};
 use serde_json::{Map, Value, json};
 
-use super::{json_text, reader, unreadable};
+use super::{find, json_text, reader};
 use crate::cli::args::Common;
-use crate::cli::report::{self, Failure, line};
+use crate::cli::report::{self, Failure, Form};
+use crate::cli::state;
 
 /// All that the rows know about a job.
 struct Report {
@@ -17,29 +23,26 @@ struct Report {
     attempts: Vec<AttemptRow>,
     children: Vec<JobRef>,
     facts: Vec<FactRow>,
+    retries: Retries,
+    /// Everything that it caused, only for a terminal.
+    caused: Option<Vec<CausedJob>>,
     /// Only when asked for.
     log: Option<Vec<AttemptLog>>,
 }
 
 pub(super) fn run(part: &str, common: &Common) -> Result<u8, Failure> {
     let reader = reader(common)?;
-    let id = match reader.find_job(part).map_err(unreadable)? {
-        FoundJob::One(id) => id,
-        FoundJob::None => return Err(not_found(part)),
-        FoundJob::Several(ids) => {
-            let ids: Vec<&str> = ids.iter().map(JobId::as_str).collect();
-            return Err(Failure::usage(format!(
-                "Inspect failed: {part:?} stands for several jobs: {}",
-                ids.join(", ")
-            )));
-        }
-    };
-    let report = gather(&reader, &id, part, common.verbose)?;
+    let id = find(&reader, part)?.ok_or_else(|| not_found(part))?;
+    let mut report = gather(&reader, &id, part, common.verbose)?;
     if common.json {
         report::json(&document(&report));
-    } else {
-        show(&report, report::colour(common.no_color));
+        return Ok(0);
     }
+    let form = Form::of_stdout(common.no_color);
+    if form != Form::Plain {
+        report.caused = Some(reader.caused(&id).map_err(state::failure)?);
+    }
+    text::show(&report, form);
     Ok(0)
 }
 
@@ -48,18 +51,20 @@ fn not_found(part: &str) -> Failure {
 }
 
 fn gather(reader: &Reader, id: &JobId, part: &str, verbose: bool) -> Result<Report, Failure> {
-    let job = reader.job(id).map_err(unreadable)?.ok_or_else(|| not_found(part))?;
+    let job = reader.job(id).map_err(state::failure)?.ok_or_else(|| not_found(part))?;
     let contexts = match &job.event_context_id {
-        Some(context) => reader.contexts(context).map_err(unreadable)?,
+        Some(context) => reader.contexts(context).map_err(state::failure)?,
         None => Vec::new(),
     };
     Ok(Report {
         contexts,
-        transitions: reader.transitions(id).map_err(unreadable)?,
-        attempts: reader.attempt_rows(id).map_err(unreadable)?,
-        children: reader.children(id).map_err(unreadable)?,
-        facts: reader.facts(id).map_err(unreadable)?,
-        log: verbose.then(|| reader.attempts(id).map_err(unreadable)).transpose()?,
+        transitions: reader.transitions(id).map_err(state::failure)?,
+        attempts: reader.attempt_rows(id).map_err(state::failure)?,
+        children: reader.children(id).map_err(state::failure)?,
+        facts: reader.facts(id).map_err(state::failure)?,
+        retries: reader.retries(&job).map_err(state::failure)?,
+        caused: None,
+        log: verbose.then(|| reader.attempts(id).map_err(state::failure)).transpose()?,
         job,
     })
 }
@@ -101,6 +106,12 @@ fn document(report: &Report) -> Value {
     let fact = |row: &FactRow| json!({"seq": row.seq, "fact_type": row.fact_type, "created_at": time(row.created_at)});
     put("facts", report.facts.iter().map(fact).collect());
     put("consistency", consistency(report));
+    if let Some(original) = &report.retries.of {
+        put("retry_of", json!(original));
+    }
+    if !report.retries.by.is_empty() {
+        put("retried_as", json!(report.retries.by));
+    }
     if let Some(log) = &report.log {
         put("payload", json_text(job.payload.as_ref()));
         put("log", log.iter().map(log_json).collect());
@@ -163,93 +174,14 @@ fn consistency(report: &Report) -> Value {
     let job = &report.job;
     let newest = report.transitions.last().map(|row| row.to_status.as_str());
     let highest = report.attempts.iter().map(|row| row.attempt).max().unwrap_or(0);
-    // A queued job has not yet claimed the attempt that its row names.
-    let expected = if job.status == ductile_model::JobStatus::Queued { job.attempt - 1 } else { job.attempt };
+    // A job that waits, or was cancelled while it did, has not claimed the attempt that its row names.
+    let waited = report.transitions.last().is_some_and(|row| {
+        row.to_status == JobStatus::Dead.as_str() && row.from_status.as_deref() == Some(JobStatus::Queued.as_str())
+    });
+    let expected = if waited || job.status == JobStatus::Queued { job.attempt.saturating_sub(1) } else { job.attempt };
     json!({
         "status_matches_latest": newest == Some(job.status.as_str()),
         "attempts_match": highest == expected,
         "missing_facts": report.transitions.is_empty(),
     })
-}
-
-fn show(report: &Report, colour: bool) {
-    let job = &report.job;
-    let max = job.max_attempts.map_or_else(|| "?".to_owned(), |max| max.to_string());
-    let snapshot = |id: &Option<String>| id.clone().unwrap_or_else(|| "<none>".to_owned());
-    line(format_args!("Lineage Report"));
-    line(format_args!("Job ID      : {}", job.id));
-    line(format_args!("Plugin      : {}", job.plugin));
-    line(format_args!("Command     : {}", job.command));
-    line(format_args!("Status      : {}", report::paint_status(job.status.as_str(), colour)));
-    line(format_args!("Context ID  : {}", job.event_context_id.as_deref().unwrap_or("<none>")));
-    line(format_args!("Hops        : {}", report.contexts.len()));
-    line(format_args!("Attempt     : {}/{max}", job.attempt));
-    line(format_args!("Submitted by: {}", job.submitted_by));
-    line(format_args!("Config      : {} -> {}", snapshot(&job.enqueued_snapshot), snapshot(&job.started_snapshot)));
-    if let Some(error) = &job.last_error {
-        line(format_args!("Last error  : {error}"));
-    }
-    line(format_args!(""));
-    for (index, step) in report.contexts.iter().enumerate() {
-        show_step(index + 1, step);
-    }
-    list("Transitions", &report.transitions, |row| {
-        let from = row.from_status.as_deref().unwrap_or("<none>");
-        let reason = row.reason.as_ref().map(|reason| format!(" reason={reason}")).unwrap_or_default();
-        format!("{} {from} -> {}{reason}", wire(row.created_at), row.to_status)
-    });
-    list("Attempts", &report.attempts, |row| format!("{} attempt {}", wire(row.created_at), row.attempt));
-    list("Children", &report.children, |job| format!("{} ({}:{}, {})", job.id, job.plugin, job.command, job.status));
-    list("Facts", &report.facts, |row| {
-        let seq = row.seq.map_or_else(|| "-".to_owned(), |seq| seq.to_string());
-        format!("{} {} seq={seq}", wire(row.created_at), row.fact_type)
-    });
-    if let Some(log) = &report.log {
-        if let Some(payload) = &job.payload {
-            line(format_args!("Payload:\n{}", indented(&format!("{:#}", json_text(Some(payload))))));
-        }
-        log.iter().for_each(show_log);
-    }
-}
-
-fn show_step(hop: usize, step: &ContextRow) {
-    line(format_args!("[{hop}] {} :: {}", named(&step.pipeline, "<root>"), named(&step.step_id, "<entry>")));
-    line(format_args!("    context_id : {}", step.id));
-    line(format_args!("    parent_id  : {}", step.parent_id.as_deref().unwrap_or("<none>")));
-    match &step.job {
-        Some(job) => line(format_args!("    job        : {} ({}:{}, {})", job.id, job.plugin, job.command, job.status)),
-        None => line(format_args!("    job        : <none>")),
-    }
-    let baggage = format!("{:#}", json_text(Some(&step.baggage)));
-    line(format_args!("    baggage    : {}", baggage.replace('\n', "\n    ")));
-}
-
-fn show_log(row: &AttemptLog) {
-    line(format_args!("Attempt {} ({}):", row.attempt, row.status));
-    for (name, text) in [("last_error", &row.last_error), ("stderr", &row.stderr)] {
-        if let Some(text) = text {
-            line(format_args!("  {name}:\n{}", indented(text)));
-        }
-    }
-    if row.result.is_some() {
-        line(format_args!("  result:\n{}", indented(&format!("{:#}", json_text(row.result.as_ref())))));
-    }
-}
-
-fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
-}
-
-fn list<T>(title: &str, rows: &[T], render: impl Fn(&T) -> String) {
-    line(format_args!("{title}:"));
-    for row in rows {
-        line(format_args!("- {}", render(row)));
-    }
-    if rows.is_empty() {
-        line(format_args!("- none"));
-    }
-}
-
-fn wire(at: Option<DateTime<Utc>>) -> String {
-    at.map_or_else(|| "?".to_owned(), format_wire)
 }

@@ -1,17 +1,19 @@
 //! Finished attempts.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
+use comfy_table::{Table, presets};
 use ductile_model::{JobStatus, format_wire};
 use ductile_queue::{LogFilter, LogRow};
 use serde_json::{Value, json};
 
-use super::{json_text, reader, unreadable};
+use super::{find, json_text, reader, short};
 use crate::cli::args::Common;
-use crate::cli::report::{self, Failure, line};
+use crate::cli::report::{self, Failure, Form, line};
+use crate::cli::state;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Filters {
-    /// Exact job id
+    /// Id of the job, or its first or last 8 or more characters
     #[arg(long, value_name = "ID")]
     job_id: Option<String>,
     /// Exact plugin
@@ -20,7 +22,7 @@ pub(crate) struct Filters {
     /// Exact command
     #[arg(long, value_name = "CMD")]
     command: Option<String>,
-    /// Outcome: succeeded, failed, timed_out, dead, skipped (also ok, error)
+    /// Outcome: succeeded, failed, timed_out, dead, skipped (also ok, error, pending)
     #[arg(long)]
     status: Option<String>,
     /// Producer, such as api, route or webhook
@@ -36,7 +38,7 @@ pub(crate) struct Filters {
     #[arg(long, value_name = "TEXT")]
     query: Option<String>,
     /// Rows at most, 1 to 200
-    #[arg(long, default_value = "50", value_name = "N")]
+    #[arg(long, default_value = "50", value_name = "N", allow_negative_numbers = true)]
     limit: String,
     /// Show results too
     #[arg(long)]
@@ -44,15 +46,24 @@ pub(crate) struct Filters {
 }
 
 pub(super) fn run(filters: &Filters, common: &Common) -> Result<u8, Failure> {
-    let filter = checked(filters)?;
-    let (total, rows) = reader(common)?.logs(&filter).map_err(unreadable)?;
+    let mut filter = checked(filters)?;
+    let reader = reader(common)?;
+    if let Some(part) = &mut filter.job_id
+        && let Some(id) = find(&reader, part)?
+    {
+        id.as_str().clone_into(part);
+    }
+    let (total, rows) = reader.logs(&filter).map_err(state::failure)?;
     if common.json {
         report::json(&json!({"total": total, "logs": rows.iter().map(row_json).collect::<Vec<_>>()}));
         return Ok(0);
     }
-    let colour = report::colour(common.no_color);
     line(format_args!("Job Logs (total={total})"));
-    rows.iter().for_each(|row| show(row, colour));
+    match Form::of_stdout(common.no_color) {
+        Form::Plain => rows.iter().for_each(show),
+        Form::Terminal { .. } if rows.is_empty() => {}
+        form @ Form::Terminal { .. } => show_table(&rows, form),
+    }
     Ok(0)
 }
 
@@ -101,20 +112,43 @@ fn row_json(row: &LogRow) -> Value {
     })
 }
 
-fn show(row: &LogRow, colour: bool) {
+/// One row with all that belongs to it, in a form that scripts may rely on.
+fn show(row: &LogRow) {
     let at = row.completed_at.map_or_else(|| "?".to_owned(), format_wire);
     line(format_args!(
         "- {at} {} {}:{} job={} attempt={} submitted_by={}",
-        report::paint_status(&row.status, colour),
-        row.plugin,
-        row.command,
-        row.job_id,
-        row.attempt,
-        row.submitted_by
+        row.status, row.plugin, row.command, row.job_id, row.attempt, row.submitted_by
     ));
+    show_output(row, Form::Plain);
+}
+
+fn show_output(row: &LogRow, form: Form) {
     for (name, text) in [("last_error", &row.last_error), ("stderr", &row.stderr), ("result", &row.result)] {
         if let Some(text) = text {
-            line(format_args!("    {name}: {}", text.trim_end().replace('\n', "\n      ")));
+            let text = form.foreign(text.trim_end()).replace('\n', "\n      ");
+            line(format_args!("    {name}: {text}"));
         }
+    }
+}
+
+/// The rows as a table, with what belongs to each below it. Ids are short.
+fn show_table(rows: &[LogRow], form: Form) {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["ENDED", "STATUS", "PLUGIN", "COMMAND", "ATTEMPT", "BY", "JOB"]);
+    for row in rows {
+        let ended = row.completed_at.map_or_else(|| "?".to_owned(), |at| at.to_rfc3339_opts(SecondsFormat::Secs, true));
+        let cells = [&row.plugin, &row.command, &row.attempt.to_string(), &row.submitted_by, short(&row.job_id)]
+            .map(|text| form.foreign(text).replace('\n', " "));
+        table.add_row([ended, row.status.clone()].into_iter().chain(cells));
+    }
+    let mut lines = table.lines();
+    let mut next = || lines.next().unwrap_or_default();
+    line(format_args!("{}", next().trim_end()));
+    for row in rows {
+        // Coloured only now: to the table the codes would be text that takes room. Nothing before the status has letters
+        // of it.
+        let text = next().replacen(&row.status, &form.status(&row.status), 1);
+        line(format_args!("{}", text.trim_end()));
+        show_output(row, form);
     }
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::cli::args::{Common, Remote};
 use crate::cli::client::{Gateway, Limit, block_on};
 use crate::cli::report::{self, Failure};
+use crate::cli::state;
 use crate::gateway::pid_lock::{LockState, lock_path, lock_state};
 
 /// How often the history is looked at while a signal's reload runs.
@@ -133,8 +134,9 @@ fn show_history(limit: u32, common: &Common) -> Result<u8, Failure> {
     if limit == 0 {
         return Err(Failure::usage("--limit must be at least 1"));
     }
-    let reader = Reader::open(&database(common)?).map_err(Failure::missing)?;
-    let rows = reader.reloads(limit).map_err(Failure::internal)?;
+    let reader = state::reader(&database(common)?)?;
+    let rows = reader.reloads(limit).map_err(state::failure)?;
+    state::note_missing(&reader.missing_tables().map_err(state::failure)?, "reload_history");
     if common.json {
         report::json(&json!({"reloads": rows.iter().map(row_json).collect::<Vec<_>>()}));
         return Ok(0);

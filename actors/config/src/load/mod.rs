@@ -132,16 +132,20 @@ fn run(
 }
 
 /// What the files say together, before any rule between keys and before the vault.
-struct Understood {
+pub(crate) struct Understood {
     files: Files,
-    merged: Node,
+    pub(crate) merged: Node,
     effective: Value,
     taint: Taint,
-    config: Config,
+    pub(crate) config: Config,
     environment: BTreeMap<String, String>,
 }
 
-fn read(source: &Source, env: &Environment, warnings: &mut Vec<Problem>) -> Result<Understood, Vec<Problem>> {
+pub(crate) fn read(
+    source: &Source,
+    env: &Environment,
+    warnings: &mut Vec<Problem>,
+) -> Result<Understood, Vec<Problem>> {
     if source.root_file.to_str().is_none() {
         let message = "the path of the configuration is not valid UTF-8";
         return Err(vec![Problem::new("load", message).at_file(source.root_file.clone(), None)]);

@@ -9,6 +9,7 @@ mod files;
 mod finishing;
 mod generations;
 mod keeping;
+mod maintaining;
 mod model;
 mod reading;
 mod retrying;
