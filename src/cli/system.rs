@@ -1,5 +1,6 @@
 //! `ductile system`: the gateway process.
 
+mod migrate;
 mod reload;
 mod status;
 
@@ -33,6 +34,14 @@ pub(crate) enum Action {
         #[arg(long)]
         require_running: bool,
     },
+    /// Bring an existing database to the schema of this program
+    #[command(
+        long_about = "Bring an existing database to the schema of this program, step by step. Each step is one transaction and does \
+                      nothing where there is nothing to do, so it may be run again, also after a kill. No data is lost. A snapshot is \
+                      taken first, when a step is needed: <database>.pre-migrate-<time>. No gateway may run, except with --additive.",
+        after_help = "Examples:\n  ductile system migrate --config /etc/ductile --dry-run\n  ductile system migrate --db /var/lib/ductile/ductile.db\n  ductile system migrate --additive\n\nExit codes: 0 the database has the schema, 1 refused, or a step failed."
+    )]
+    Migrate(migrate::Arguments),
     /// Not here: the service manager owns the gateway's life
     #[command(hide = true, after_help = LIFE)]
     Stop,
@@ -45,6 +54,7 @@ pub(crate) fn run(action: Action, common: &Common) -> Result<u8, Failure> {
     match action {
         Action::Start => start(common),
         Action::Reload(arguments) => reload::run(&arguments, common),
+        Action::Migrate(arguments) => migrate::run(&arguments, common),
         Action::Status { require_running } => status::run(require_running, common),
         Action::Stop | Action::Restart => Err(Failure::usage(
             "the service manager owns the gateway's life: use `systemctl stop|restart ductile`, `launchctl`, or Ctrl-C in the \

@@ -9,6 +9,7 @@ mod crash;
 mod database;
 mod first_minutes;
 mod jobs;
+mod migrate;
 mod operations;
 mod plugins;
 mod reload;

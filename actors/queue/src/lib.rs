@@ -26,6 +26,7 @@ mod finalise;
 mod generation;
 mod handle;
 mod history;
+mod migrate;
 mod open;
 mod outcome;
 mod read;
@@ -35,6 +36,8 @@ mod report;
 mod rows;
 mod schema;
 mod scope;
+mod shape;
+mod snapshot;
 mod state;
 mod store;
 mod types;
@@ -47,8 +50,14 @@ mod tests;
 pub use actor::{EnqueueRequest, QueueActor, QueueArgs, QueueMsg};
 pub use error::{QueueError, StoreError};
 pub use handle::QueueHandle;
+pub use migrate::{
+    MigrateError, MigrateOptions, MigrationCandidate, MigrationExtent, MigrationMode, MigrationReport, Progress,
+    StepStatus, migrate, migration_candidate,
+};
+pub use open::{SchemaGap, schema_gaps};
 pub use reader::Reader;
 pub use report::{AttemptRow, ContextRow, FactRow, FoundJob, JobRef, LogFilter, LogRow, TransitionRow};
+pub use snapshot::snapshot;
 pub use store::{Store, StoreOptions, Synchronous};
 pub use types::{
     ActivateGeneration, AttemptLog, AttemptOutcome, ClaimPolicy, ClaimedJob, DuplicateReason, Enqueued, Finalise,

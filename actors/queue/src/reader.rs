@@ -39,6 +39,14 @@ impl Reader {
         work(&transaction).map_err(failed)
     }
 
+    /// Whether the database has a table that an older one may lack.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn has_table(&self, name: &str) -> Result<bool, StoreError> {
+        self.read(|connection| connection.table_exists(None, name))
+    }
+
     /// Newest reloads first.
     ///
     /// # Errors

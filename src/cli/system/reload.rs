@@ -135,6 +135,11 @@ fn show_history(limit: u32, common: &Common) -> Result<u8, Failure> {
     }
     let reader = Reader::open(&database(common)?).map_err(Failure::missing)?;
     let rows = reader.reloads(limit).map_err(Failure::internal)?;
+    if !reader.has_table("reload_history").map_err(Failure::internal)? {
+        report::note(format_args!(
+            "this database keeps no history of reloads: run \"ductile system migrate --additive\" to have one"
+        ));
+    }
     if common.json {
         report::json(&json!({"reloads": rows.iter().map(row_json).collect::<Vec<_>>()}));
         return Ok(0);

@@ -6,6 +6,8 @@ mod enqueueing;
 mod files;
 mod finishing;
 mod generations;
+mod migrating;
+mod migrating_old;
 mod model;
 mod reading;
 mod waiting;
