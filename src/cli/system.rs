@@ -1,6 +1,7 @@
 //! `ductile system`: the gateway process and what it keeps.
 
 mod breaker;
+mod migrate;
 mod reload;
 mod status;
 
@@ -49,6 +50,14 @@ pub(crate) enum Action {
         after_help = "Examples:\n  ductile system breaker file_watch\n  ductile system breaker file_watch --command handle --limit 5 --json\n\nExit codes: 0 shown, 1 anything else."
     )]
     Breaker(breaker::ShowArguments),
+    /// Bring an existing database to the schema of this program
+    #[command(
+        long_about = "Bring an existing database to the schema of this program, step by step. Each step is one transaction and does \
+                      nothing where there is nothing to do, so it may be run again, also after a kill. No data is lost. A snapshot is \
+                      taken first, when a step is needed: <database>.pre-migrate-<time>. No gateway may run, except with --additive.",
+        after_help = "Examples:\n  ductile system migrate --config /etc/ductile --dry-run\n  ductile system migrate --db /var/lib/ductile/ductile.db\n  ductile system migrate --additive\n\nExit codes: 0 the database has the schema, 1 refused, or a step failed."
+    )]
+    Migrate(migrate::Arguments),
     /// Not here: the service manager owns the gateway's life
     #[command(hide = true, after_help = LIFE)]
     Stop,
@@ -61,6 +70,7 @@ pub(crate) fn run(action: Action, common: &Common) -> Result<u8, Failure> {
     match action {
         Action::Start => start(common),
         Action::Reload(arguments) => reload::run(&arguments, common),
+        Action::Migrate(arguments) => migrate::run(&arguments, common),
         Action::Status { require_running } => status::run(require_running, common),
         Action::Reset(arguments) => breaker::reset(&arguments, common),
         Action::Breaker(arguments) => breaker::show(&arguments, common),

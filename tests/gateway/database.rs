@@ -191,8 +191,9 @@ fn without_an_additive_table_the_gateway_warns_once_works_and_does_not_add_it() 
         assert_eq!(gateway.wait_for(&gateway.trigger("hello", "poll"))["status"], "succeeded", "{table}");
         assert_eq!(gateway.stop().code(), Some(0), "{}", gateway.said());
         let log: Vec<Value> = gateway.log().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let missing = json!(format!("missing table {table}"));
         let warnings: Vec<&Value> =
-            log.iter().filter(|line| line["level"] == "WARN" && line["tables"].as_str() == Some(table)).collect();
+            log.iter().filter(|line| line["level"] == "WARN" && line["missing"] == missing).collect();
         assert_eq!(warnings.len(), 1, "{table}: {}", gateway.said());
         assert!(warnings[0]["message"].as_str().is_some_and(|text| text.contains("system migrate --additive")));
         assert!(warnings[0]["without_them"].as_str().is_some_and(|text| !text.is_empty()));

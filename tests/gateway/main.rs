@@ -11,6 +11,7 @@ mod first_minutes;
 mod job_command;
 mod jobs;
 mod maintenance;
+mod migrate;
 mod operations;
 mod plugins;
 mod reload;

@@ -129,9 +129,27 @@ fn allocate(connection: &Connection, count: i64) -> rusqlite::Result<i64> {
     take.query_row([count], |row| row.get(0))
 }
 
-/// Raises the counter to the highest number given out, should it be missing or behind. The highest number is found
-/// by going from plugin to plugin along the index, not by reading all facts.
+/// Raises the counter to the highest number given out, should it be missing or behind.
 pub(crate) fn repair_sequence(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute(
+        "INSERT INTO storage_sequences (name, value) VALUES ('plugin_facts', ?1)
+         ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value) WHERE value < excluded.value",
+        [highest_number(connection)?],
+    )?;
+    Ok(())
+}
+
+/// Whether numbers were given out that the counter does not know of.
+pub(crate) fn is_sequence_behind(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row(
+        "SELECT ?1 > ifnull((SELECT value FROM storage_sequences WHERE name = 'plugin_facts'), 0)",
+        [highest_number(connection)?],
+        |row| row.get(0),
+    )
+}
+
+/// The highest number is found by going from plugin to plugin along the index, not by reading all facts.
+fn highest_number(connection: &Connection) -> rusqlite::Result<i64> {
     let highest: Option<i64> = connection.query_row(
         "WITH RECURSIVE plugins (name) AS (
              SELECT min(plugin_name) FROM plugin_facts
@@ -144,10 +162,5 @@ pub(crate) fn repair_sequence(connection: &Connection) -> rusqlite::Result<()> {
         [],
         |row| row.get(0),
     )?;
-    connection.execute(
-        "INSERT INTO storage_sequences (name, value) VALUES ('plugin_facts', ?1)
-         ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value) WHERE value < excluded.value",
-        [highest.unwrap_or(0)],
-    )?;
-    Ok(())
+    Ok(highest.unwrap_or(0))
 }

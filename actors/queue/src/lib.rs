@@ -36,6 +36,7 @@ mod history;
 mod janitor;
 mod lineage;
 mod maintainer;
+mod migrate;
 mod open;
 mod outcome;
 mod prune;
@@ -49,6 +50,8 @@ mod rows;
 mod running;
 mod schema;
 mod scope;
+mod shape;
+mod snapshot;
 mod state;
 mod stopwatch;
 mod store;
@@ -66,6 +69,11 @@ pub use error::{QueueError, StoreError};
 pub use handle::QueueHandle;
 pub use janitor::JanitorRun;
 pub use maintainer::Maintainer;
+pub use migrate::{
+    MigrateError, MigrateOptions, MigrationCandidate, MigrationExtent, MigrationMode, MigrationReport, Progress,
+    StepStatus, migrate, migration_candidate,
+};
+pub use open::{SchemaGap, schema_gaps};
 pub use prune::{ChangeMode, StopwatchFilter, StopwatchPart};
 pub use reader::Reader;
 pub use report::{
@@ -73,6 +81,7 @@ pub use report::{
 };
 pub use retention::{Pruned, Retention};
 pub use retry::{Attempts, Retried, RetryFilter, RetryReport, RetryRequest, RetryScope, RetrySelection, RetrySkip};
+pub use snapshot::snapshot;
 pub use store::{Store, StoreOptions, Synchronous};
 pub use types::{
     ActivateGeneration, AttemptLog, AttemptOutcome, BreakerPolicy, CancelTarget, Cancelled, ClaimPolicy, ClaimedJob,

@@ -1,5 +1,6 @@
 //! The file: where it lives, how it is created, what is checked before it is touched.
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -13,8 +14,8 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use tracing::{info, warn};
 
-use crate::schema::{self, SCHEMA, SCHEMA_VERSION};
-use crate::{StoreError, Synchronous, facts};
+use crate::schema::{self, Finding, SCHEMA, SCHEMA_VERSION};
+use crate::{StoreError, Synchronous, facts, migrate};
 
 /// How long a statement waits for another process that holds the write lock.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,6 +52,16 @@ pub(crate) fn writable(path: &Path, synchronous: Synchronous, now: DateTime<Utc>
     Ok(connection)
 }
 
+/// Opens an existing file read-only, whatever is in it.
+pub(crate) fn existing(path: &Path) -> Result<Connection, StoreError> {
+    match std::fs::metadata(path) {
+        Ok(present) if present.is_file() => connect_read_only(path).map_err(refusal(path)),
+        Ok(_) => Err(StoreError::Refused(format!("state database {} is not a regular file", path.display()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::NotFound(path.to_owned())),
+        Err(error) => Err(io_error("reading", path)(error)),
+    }
+}
+
 /// Opens an existing database read-only and validates it; changes nothing.
 pub(crate) fn readable(path: &Path) -> Result<Connection, StoreError> {
     open_readable(path)
@@ -58,13 +69,7 @@ pub(crate) fn readable(path: &Path) -> Result<Connection, StoreError> {
 }
 
 fn open_readable(path: &Path) -> Result<Connection, StoreError> {
-    match std::fs::metadata(path) {
-        Ok(present) if present.is_file() => {}
-        Ok(_) => return Err(StoreError::Refused(format!("state database {} is not a regular file", path.display()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::NotFound(path.to_owned())),
-        Err(error) => return Err(io_error("reading", path)(error)),
-    }
-    let connection = connect_read_only(path).map_err(refusal(path))?;
+    let connection = existing(path)?;
     match validate(&connection, path)? {
         Content::Complete => Ok(connection),
         Content::Empty => Err(StoreError::Refused(format!(
@@ -122,7 +127,16 @@ fn validate(connection: &Connection, path: &Path) -> Result<Content, StoreError>
     if schema::is_empty(connection).map_err(&refused)? {
         return Ok(Content::Empty);
     }
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(&refused)?;
+    known_version(connection, path)?;
+    match schema::findings(connection).map_err(&refused)?.first() {
+        Some(finding) => Err(StoreError::Refused(finding.refusal())),
+        None => Ok(Content::Complete),
+    }
+}
+
+/// The version of the schema that the file claims; one of a newer program is refused.
+pub(crate) fn known_version(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
+    let version = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(refusal(path))?;
     if version / 100 > SCHEMA_VERSION / 100 {
         return Err(StoreError::Refused(format!(
             "database schema version {version} is newer than this binary ({SCHEMA_VERSION}): {}; start it with the \
@@ -130,26 +144,73 @@ fn validate(connection: &Connection, path: &Path) -> Result<Content, StoreError>
             path.display()
         )));
     }
-    match schema::findings(connection).map_err(&refused)?.first() {
-        Some(finding) => Err(StoreError::Refused(finding.refusal())),
-        None => Ok(Content::Complete),
-    }
+    Ok(version)
 }
 
-/// A file without a write-ahead log is nobody's at this moment. It is then read as it lies, so that no side files
-/// are left behind.
+/// Something that the schema has and a database lacks, or has in another way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchemaGap {
+    /// What it is, such as `missing table vault_audit`.
+    pub what: String,
+    /// The migration step that mends it.
+    pub step: &'static str,
+    /// Whether the gateway refuses to start because of it.
+    pub gates_start: bool,
+    /// What does not work meanwhile.
+    pub lost: &'static str,
+}
+
+/// Everything that a database lacks: first what keeps the gateway from starting. It is opened read-only.
+///
+/// # Errors
+/// Missing, unreadable, no database, or of a newer program.
+pub fn schema_gaps(path: &Path) -> Result<Vec<SchemaGap>, StoreError> {
+    let connection = existing(path)?;
+    known_version(&connection, path)?;
+    let gap = |gates_start: bool| {
+        move |finding: &Finding| SchemaGap {
+            what: finding.to_string(),
+            step: finding.step(),
+            gates_start,
+            lost: finding.lost(),
+        }
+    };
+    let required = schema::findings(&connection).map_err(refusal(path))?;
+    let optional = schema::gaps(&connection).map_err(refusal(path))?;
+    Ok(required.iter().map(gap(true)).chain(optional.iter().map(gap(false))).collect())
+}
+
 fn connect_read_only(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = unchanged(path)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+/// A connection that can not change the file. One without a write-ahead log is nobody's at this moment: it is then
+/// read as it lies, so that no side files are left behind. What a killed transaction left in a rollback journal is no
+/// content of the database, so it is taken back first.
+pub(crate) fn unchanged(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = if side_file(path, "-wal").exists() {
+    let journal = std::fs::metadata(side_file(path, "-journal")).is_ok_and(|journal| journal.len() > 0);
+    if journal {
+        roll_back(path)?;
+    }
+    let connection = if journal || side_file(path, "-wal").exists() {
         Connection::open_with_flags(path, flags)?
     } else {
         Connection::open_with_flags(immutable_uri(path), flags | OpenFlags::SQLITE_OPEN_URI)?
     };
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "query_only", true)?;
     #[cfg(test)]
     crate::tests::statements::watch(&connection);
     Ok(connection)
+}
+
+/// The first read through a connection that may write ends what nobody is left to end.
+fn roll_back(path: &Path) -> rusqlite::Result<()> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))
 }
 
 fn immutable_uri(path: &Path) -> String {
@@ -225,16 +286,25 @@ fn warn_about_old_parts(connection: &Connection, path: &Path) -> rusqlite::Resul
             "state database is older than this program; run \"ductile system migrate\" at the next stop"
         );
     }
-    let missing = schema::missing_additive(connection)?;
-    if !missing.is_empty() {
-        let (tables, lost): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
-        warn!(
-            path = %path.display(),
-            tables = tables.join(", "),
-            without_them = lost.join("; "),
-            "state database lacks tables that are not required; run \"ductile system migrate --additive\""
-        );
+    let gaps = schema::gaps(connection)?;
+    if gaps.is_empty() {
+        return Ok(());
     }
+    let missing: Vec<_> = gaps.iter().map(ToString::to_string).collect();
+    let steps: BTreeSet<_> = gaps.iter().map(Finding::step).collect();
+    let lost: BTreeSet<_> = gaps.iter().map(Finding::lost).collect();
+    let hint = if migrate::runs_beside_a_gateway(&gaps) {
+        "run \"ductile system migrate --additive\""
+    } else {
+        "run \"ductile system migrate\" at the next stop"
+    };
+    warn!(
+        path = %path.display(),
+        missing = missing.join(", "),
+        steps = Vec::from_iter(steps).join(", "),
+        without_them = Vec::from_iter(lost).join("; "),
+        "state database lacks parts that are not required; {hint}"
+    );
     Ok(())
 }
 
@@ -309,7 +379,7 @@ fn create_file(path: &Path) -> Result<(), StoreError> {
     file.set_permissions(Permissions::from_mode(0o600)).map_err(io_error("setting the mode of", path))
 }
 
-fn tighten(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn tighten(path: &Path) -> Result<(), StoreError> {
     for file in [path.to_owned(), side_file(path, "-wal"), side_file(path, "-shm")] {
         let Ok(present) = std::fs::metadata(&file) else { continue };
         let mode = present.mode() & 0o7777;
@@ -346,7 +416,7 @@ enum FileSystem {
     Network(&'static str),
 }
 
-fn refuse_network_file_system(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn refuse_network_file_system(path: &Path) -> Result<(), StoreError> {
     let absolute = std::path::absolute(path).map_err(io_error("resolving", path))?;
     let Some(present) = absolute.ancestors().find(|ancestor| ancestor.exists()) else { return Ok(()) };
     let found = rustix::fs::statfs(present).map_err(|errno| io_error("inspecting", present)(errno.into()))?;
@@ -396,13 +466,13 @@ fn classify(_: &rustix::fs::StatFs) -> FileSystem {
     FileSystem::Local
 }
 
-fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+pub(crate) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
     move |source| StoreError::Io { what, path, source }
 }
 
 /// A file that is no database, or a damaged one, is told apart from a database that says no.
-fn refusal(path: &Path) -> impl Fn(rusqlite::Error) -> StoreError {
+pub(crate) fn refusal(path: &Path) -> impl Fn(rusqlite::Error) -> StoreError {
     let path = path.to_owned();
     move |source| match source.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => StoreError::Refused(format!(

@@ -3,10 +3,11 @@
 //! The expected shape is read from `schema.sql` itself, executed in memory. Only what is *not* required is listed
 //! by hand: everything else in the file gates the start.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use rusqlite::Connection;
+
+use crate::shape::{Index, Shape, Table, strings};
 
 /// The one schema, as text.
 pub(crate) const SCHEMA: &str = include_str!("../../../schema.sql");
@@ -24,7 +25,11 @@ pub(crate) const ADDITIVE: [(&str, &str, &str); 6] = [
     ("reload_history", "reload-history", "reloads leave no history"),
 ];
 
-const OPTIONAL_COLUMNS: [(&str, &str); 2] = [("job_log", "started_at"), ("schedule_entries", "definition")];
+/// Columns that an older database may lack, with what is lost without each.
+const OPTIONAL_COLUMNS: [(&str, &str, &str); 2] = [
+    ("job_log", "started_at", "the log does not tell how long an attempt ran"),
+    ("schedule_entries", "definition", "a changed schedule is taken for the old one"),
+];
 
 pub(crate) const OPTIONAL_INDEXES: [&str; 6] = [
     "job_queue_parent_idx",
@@ -41,24 +46,7 @@ const CHECKED_INDEX: &str = "job_queue_event_source_idx";
 /// Tables that must not have foreign keys: facts outlive the rows they speak of.
 const FREE_OF_FOREIGN_KEYS: [&str; 2] = ["job_transitions", "job_attempts"];
 
-/// Tables, columns and indexes of a database.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Shape {
-    /// Tables in the order of their creation, with their columns.
-    pub(crate) tables: Vec<(String, Vec<String>)>,
-    /// Indexes by name.
-    pub(crate) indexes: BTreeMap<String, IndexShape>,
-    order: Vec<String>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct IndexShape {
-    pub(crate) table: String,
-    pub(crate) unique: bool,
-    pub(crate) columns: Vec<String>,
-}
-
-/// Something required that is missing or wrong.
+/// Something of the schema that is missing or wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Finding {
     MissingTable(String),
@@ -92,6 +80,21 @@ impl Finding {
         }
     }
 
+    /// What does not work without it.
+    pub(crate) fn lost(&self) -> &'static str {
+        match self {
+            Self::MissingTable(table) => {
+                ADDITIVE.iter().find(|(name, ..)| name == table).map_or("the gateway does not start", |(.., lost)| lost)
+            }
+            Self::MissingColumn { table, column } => {
+                let known = OPTIONAL_COLUMNS.iter().find(|(t, c, _)| t == table && c == column);
+                known.map_or("rows of this table can not be written", |(.., lost)| lost)
+            }
+            Self::MissingIndex { .. } => "some queries are slow",
+            Self::WrongIndex(_) | Self::ForeignKey(_) => "the gateway does not start",
+        }
+    }
+
     /// The line a refused start shows.
     pub(crate) fn refusal(&self) -> String {
         format!(
@@ -102,7 +105,8 @@ impl Finding {
     }
 }
 
-fn table_step(table: &str) -> &'static str {
+/// The step that makes a table and sees to its columns.
+pub(crate) fn table_step(table: &str) -> &'static str {
     match table {
         "job_transitions" | "job_attempts" => "job-facts",
         "config_snapshots" => "config-snapshots",
@@ -115,7 +119,8 @@ fn table_step(table: &str) -> &'static str {
     }
 }
 
-fn column_step(table: &str, column: &str) -> &'static str {
+/// The step that adds a column.
+pub(crate) fn column_step(table: &str, column: &str) -> &'static str {
     match (table, column) {
         (_, "event_context_id") => "queue-context",
         (_, "enqueued_config_snapshot_id" | "started_config_snapshot_id") => "config-snapshots",
@@ -126,8 +131,10 @@ fn column_step(table: &str, column: &str) -> &'static str {
     }
 }
 
-fn index_step(table: &str, index: &str) -> &'static str {
+/// The step that makes an index of a table that is there.
+pub(crate) fn index_step(table: &str, index: &str) -> &'static str {
     match (table, index) {
+        (_, CHECKED_INDEX) => "fanout-index",
         ("plugin_facts", index) if index.ends_with("_seq_idx") => "plugin-fact-seq",
         ("plugin_facts", _) => "plugin-facts",
         (table, _) if is_additive(table) => table_step(table),
@@ -139,55 +146,12 @@ fn is_additive(table: &str) -> bool {
     ADDITIVE.iter().any(|(name, ..)| *name == table)
 }
 
-impl Shape {
-    /// The shape of this program's schema.
-    pub(crate) fn expected() -> rusqlite::Result<Self> {
-        let memory = Connection::open_in_memory()?;
-        memory.execute_batch(SCHEMA)?;
-        Self::of(&memory)
-    }
+fn is_optional_column(table: &str, column: &str) -> bool {
+    OPTIONAL_COLUMNS.iter().any(|(t, c, _)| (*t, *c) == (table, column))
+}
 
-    /// The shape of a database.
-    pub(crate) fn of(connection: &Connection) -> rusqlite::Result<Self> {
-        let mut shape = Self::default();
-        for table in names(connection, "table")? {
-            let columns = strings(connection, "SELECT name FROM pragma_table_info(?1) ORDER BY cid", &table)?;
-            shape.tables.push((table, columns));
-        }
-        for index in names(connection, "index")? {
-            let table: String = connection.query_row(
-                "SELECT tbl_name FROM sqlite_master WHERE type = 'index' AND name = ?1",
-                [&index],
-                |row| row.get(0),
-            )?;
-            let unique: bool = connection.query_row(
-                "SELECT \"unique\" FROM pragma_index_list(?1) WHERE name = ?2",
-                [&table, &index],
-                |row| row.get(0),
-            )?;
-            let columns =
-                strings(connection, "SELECT ifnull(name, '') FROM pragma_index_info(?1) ORDER BY seqno", &index)?;
-            shape.order.push(index.clone());
-            shape.indexes.insert(index, IndexShape { table, unique, columns });
-        }
-        Ok(shape)
-    }
-
-    fn columns(&self, table: &str) -> Option<&Vec<String>> {
-        self.tables.iter().find(|(name, _)| name == table).map(|(_, columns)| columns)
-    }
-
-    fn required_tables(&self) -> impl Iterator<Item = &(String, Vec<String>)> {
-        self.tables.iter().filter(|(table, _)| !is_additive(table))
-    }
-
-    fn required_indexes(&self) -> impl Iterator<Item = (&String, &IndexShape)> {
-        self.order
-            .iter()
-            .filter(|name| !OPTIONAL_INDEXES.contains(&name.as_str()))
-            .filter_map(|name| self.indexes.get(name).map(|index| (name, index)))
-            .filter(|(_, index)| !is_additive(&index.table))
-    }
+fn is_optional_index(index: &Index) -> bool {
+    is_additive(&index.table) || OPTIONAL_INDEXES.contains(&index.name.as_str())
 }
 
 /// Whether the file holds no tables of anybody.
@@ -203,46 +167,76 @@ pub(crate) fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
 pub(crate) fn findings(connection: &Connection) -> rusqlite::Result<Vec<Finding>> {
     let expected = Shape::expected()?;
     let actual = Shape::of(connection)?;
-    let mut findings = Vec::new();
-    for (table, _) in expected.required_tables() {
-        if actual.columns(table).is_none() {
-            findings.push(Finding::MissingTable(table.clone()));
-        }
-    }
-    for (table, columns) in expected.required_tables() {
-        let Some(present) = actual.columns(table) else { continue };
-        let present: BTreeSet<&String> = present.iter().collect();
-        for column in columns {
-            let optional = OPTIONAL_COLUMNS.contains(&(table.as_str(), column.as_str()));
-            if !optional && !present.contains(column) {
-                findings.push(Finding::MissingColumn { table: table.clone(), column: column.clone() });
-            }
-        }
-    }
-    for (name, index) in expected.required_indexes() {
-        if !actual.indexes.contains_key(name) && actual.columns(&index.table).is_some() {
-            findings.push(Finding::MissingIndex { table: index.table.clone(), index: name.clone() });
-        }
-    }
-    let checked = (expected.indexes.get(CHECKED_INDEX), actual.indexes.get(CHECKED_INDEX));
+    let mut findings = missing(&expected, &actual, Need::Required);
+    let checked = (expected.index(CHECKED_INDEX), actual.index(CHECKED_INDEX));
     if let (Some(expected), Some(actual)) = checked
-        && expected != actual
+        && !is_same_target(expected, actual)
     {
         findings.push(Finding::WrongIndex(CHECKED_INDEX.to_owned()));
     }
     for table in FREE_OF_FOREIGN_KEYS {
-        if !strings(connection, "SELECT \"table\" FROM pragma_foreign_key_list(?1)", table)?.is_empty() {
+        if actual.table(table).is_some_and(|table| !table.foreign_keys.is_empty()) {
             findings.push(Finding::ForeignKey(table.to_owned()));
         }
     }
     Ok(findings)
 }
 
-/// Additive tables that the database lacks.
+/// Everything that the database lacks and that does not gate the start.
+pub(crate) fn gaps(connection: &Connection) -> rusqlite::Result<Vec<Finding>> {
+    Ok(missing(&Shape::expected()?, &Shape::of(connection)?, Need::Optional))
+}
+
+/// What a database can do with or without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Required,
+    Optional,
+}
+
+fn missing(expected: &Shape, actual: &Shape, need: Need) -> Vec<Finding> {
+    let wanted = |optional: bool| optional == (need == Need::Optional);
+    let mut findings = Vec::new();
+    for table in expected.tables.iter().filter(|table| wanted(is_additive(&table.name))) {
+        if actual.table(&table.name).is_none() {
+            findings.push(Finding::MissingTable(table.name.clone()));
+        }
+    }
+    for table in &expected.tables {
+        let Some(present) = actual.table(&table.name) else { continue };
+        for column in missing_columns(table, present) {
+            if wanted(is_additive(&table.name) || is_optional_column(&table.name, column)) {
+                findings.push(Finding::MissingColumn { table: table.name.clone(), column: column.to_owned() });
+            }
+        }
+    }
+    for index in expected.indexes.iter().filter(|index| wanted(is_optional_index(index))) {
+        if actual.index(&index.name).is_none() && actual.table(&index.table).is_some() {
+            findings.push(Finding::MissingIndex { table: index.table.clone(), index: index.name.clone() });
+        }
+    }
+    findings
+}
+
+fn missing_columns<'a>(expected: &'a Table, present: &'a Table) -> impl Iterator<Item = &'a str> {
+    let names = expected.columns.iter().map(|column| column.name.as_str());
+    names.filter(|name| present.column(name).is_none())
+}
+
+/// Whether two indexes hold the same columns apart in the same way.
+fn is_same_target(expected: &Index, actual: &Index) -> bool {
+    (&expected.table, expected.unique, expected.column_names()) == (&actual.table, actual.unique, actual.column_names())
+}
+
+/// Additive tables that are not there, with what is lost without each.
 pub(crate) fn missing_additive(connection: &Connection) -> rusqlite::Result<Vec<(&'static str, &'static str)>> {
-    let present = names(connection, "table")?;
-    let missing = ADDITIVE.iter().filter(|(table, ..)| !present.iter().any(|name| name == table));
-    Ok(missing.map(|(table, _, lost)| (*table, *lost)).collect())
+    let mut missing = Vec::new();
+    for (table, _, lost) in ADDITIVE {
+        if !has_table(connection, table)? {
+            missing.push((table, lost));
+        }
+    }
+    Ok(missing)
 }
 
 /// Whether there is a table of this name.
@@ -264,18 +258,4 @@ fn has_object(connection: &Connection, kind: &str, name: &str) -> rusqlite::Resu
 /// Whether a table has a column.
 pub(crate) fn has_column(connection: &Connection, table: &str, column: &str) -> rusqlite::Result<bool> {
     Ok(strings(connection, "SELECT name FROM pragma_table_info(?1)", table)?.iter().any(|name| name == column))
-}
-
-fn names(connection: &Connection, kind: &str) -> rusqlite::Result<Vec<String>> {
-    strings(
-        connection,
-        "SELECT name FROM sqlite_master WHERE type = ?1 AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid",
-        kind,
-    )
-}
-
-fn strings(connection: &Connection, sql: &str, parameter: &str) -> rusqlite::Result<Vec<String>> {
-    let mut statement = connection.prepare(sql)?;
-    let rows = statement.query_map([parameter], |row| row.get(0))?;
-    rows.collect()
 }

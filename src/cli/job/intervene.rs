@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use ductile_queue::FoundJob;
 use serde_json::{Map, Value, json};
 
-use super::{reader, unreadable};
+use super::{find, reader};
 use crate::cli::args::{Common, Remote};
 use crate::cli::client::{Gateway, Limit, block_on, encode};
 use crate::cli::report::{self, Failure, line};
@@ -144,11 +143,8 @@ fn whole(part: &str, common: &Common) -> Result<String, Failure> {
     if part.len() >= WHOLE_ID {
         return Ok(part.to_owned());
     }
-    match reader(common)?.find_job(part).map_err(unreadable)? {
-        FoundJob::One(id) => Ok(id.to_string()),
-        FoundJob::None => Err(Failure::missing(format!("job \"{part}\" not found"))),
-        FoundJob::Several(_) => Err(Failure::usage(format!("{part:?} stands for several jobs; give more of the id"))),
-    }
+    let found = find(&reader(common)?, part)?;
+    found.map(|id| id.to_string()).ok_or_else(|| Failure::missing(format!("job \"{part}\" not found")))
 }
 
 fn rows<'a>(answer: &'a Value, key: &str) -> &'a [Value] {

@@ -10,6 +10,8 @@ mod finishing;
 mod generations;
 mod keeping;
 mod maintaining;
+mod migrating;
+mod migrating_old;
 mod model;
 mod reading;
 mod retrying;
