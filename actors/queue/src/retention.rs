@@ -12,7 +12,7 @@ use crate::scope::Scope;
 use crate::{QueueError, Store, schema};
 
 /// Rows that go in one transaction.
-const STEP: usize = 250;
+const STEP: usize = 100;
 /// Rows of one table that go in one round.
 const PER_ROUND: usize = 5000;
 /// Contexts that go in one round: each is looked for in three places.
