@@ -4,6 +4,8 @@
 //! commits once, and then answers, publishes, wakes and hands out, in this order. An operation that fails leaves
 //! nothing behind and fails alone. It never waits for more work while there is some.
 
+mod group;
+
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,25 +15,20 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use ductile_model::{Clock, EventHub, JobId};
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, error, warn};
 
 use crate::board::Board;
-use crate::claim::claim_all;
-use crate::finalise::{PreparedOutcome, finalise};
-use crate::open::{BUSY_TIMEOUT, file_identity, set_synchronous};
+use crate::open::{file_identity, set_synchronous};
 use crate::running::RunningAttempts;
-use crate::scope::{Asked, Change, Claiming, Effects, Frame, Installed, Operation, Scope, Undo};
+use crate::scope::{Claiming, Frame, Installed, Operation, Undo};
 use crate::tidy::{Tidied, Tidy};
 use crate::watches::{TreeReply, Watches};
-use crate::{AttemptOutcome, ClaimPolicy, ClaimedJob, Finalise, InterruptKind, QueueError, Synchronous};
+use crate::{ClaimPolicy, ClaimedJob, QueueError, Synchronous};
 
 /// How often an idle writer looks for rows of other processes.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
-
-/// How long a claim that nobody waits for insists on the write lock.
-const CLAIM_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Whatever goes to the thread.
 pub(crate) enum Message {
@@ -106,20 +103,6 @@ pub(crate) struct Writer {
 struct Claimer {
     policy: Arc<ClaimPolicy>,
     claims: tokio::sync::mpsc::UnboundedSender<ClaimedJob>,
-}
-
-/// Why a group's transaction is given up.
-enum Undone {
-    /// An operation failed after it had written: the group is run again, each operation in a savepoint.
-    RunAgain,
-    /// The database failed.
-    Lost(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for Undone {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Lost(error)
-    }
 }
 
 /// Names the parts a writer is made of.
@@ -278,252 +261,6 @@ impl Writer {
         None
     }
 
-    fn group(&mut self, controls: &mut Vec<Message>) {
-        if let Err(error) = self.begin() {
-            self.could_not_begin(&error);
-            return;
-        }
-        let mut effects = Effects::default();
-        let mut done: Vec<Box<dyn Operation>> = Vec::new();
-        while done.len() < self.max_group {
-            let Some(mut operation) = self.next_operation(controls) else { break };
-            let ran = self.run_one(&mut *operation, &mut effects);
-            done.push(operation);
-            if let Err(undone) = ran {
-                return self.undone(done, undone);
-            }
-        }
-        let claimed = match self.claim(&effects) {
-            Ok(claimed) => claimed,
-            Err(undone) => return self.undone(done, undone),
-        };
-        self.undo = Undo::Group;
-        if let Err(error) = self.step("COMMIT") {
-            self.lost(done, &error);
-            return;
-        }
-        if !done.is_empty() {
-            self.shared.last_write_failed.store(false, Ordering::Release);
-        }
-        self.tidy.worked();
-        self.shared.depth.store(self.board.depth(), Ordering::Release);
-        done.into_iter().for_each(|operation| operation.answer(Ok(())));
-        self.after_commit(effects, claimed);
-    }
-
-    /// Takes the write lock, and reads the board anew if another process wrote since.
-    fn begin(&mut self) -> rusqlite::Result<()> {
-        let patience = match self.pending.iter().map(|operation| operation.deadline()).min() {
-            Some(deadline) => deadline.saturating_duration_since(Instant::now()).min(BUSY_TIMEOUT),
-            None => CLAIM_PATIENCE,
-        };
-        // The usual case waits with what the connection is set to.
-        let unusual = patience + Duration::from_millis(50) < BUSY_TIMEOUT;
-        if unusual {
-            self.connection.busy_timeout(patience)?;
-        }
-        let begun = self.step("BEGIN IMMEDIATE");
-        if unusual {
-            self.connection.busy_timeout(BUSY_TIMEOUT)?;
-        }
-        begun?;
-        self.refresh().inspect_err(|_| self.roll_back())
-    }
-
-    fn refresh(&mut self) -> rusqlite::Result<()> {
-        let version = data_version(&self.connection)?;
-        if version == self.data_version && !self.board.is_stale() {
-            return Ok(());
-        }
-        self.load_board()?;
-        if version != self.data_version {
-            debug!("another process wrote to the state database; queue read anew");
-            self.data_version = version;
-            self.watches.look_again(&self.connection);
-        }
-        Ok(())
-    }
-
-    /// Reads the rows, and adds what they do not tell.
-    fn load_board(&mut self) -> rusqlite::Result<()> {
-        self.board = Board::load(&self.connection)?;
-        for plugin in self.running.given_up_lanes() {
-            self.board.occupy(plugin);
-        }
-        Ok(())
-    }
-
-    fn apply(&mut self, change: Change) {
-        match change {
-            Change::GivenUp { job, .. } if self.running.contains(&job) => self.board.give_up(),
-            Change::GivenUp { plugin, .. } => self.board.apply(Change::Ended { plugin }),
-            change => self.board.apply(change),
-        }
-    }
-
-    /// Nothing was begun, so nothing was written: who has waited long enough is told, the others go on waiting.
-    fn could_not_begin(&mut self, error: &rusqlite::Error) {
-        if is_busy(error) {
-            let now = Instant::now();
-            for operation in std::mem::take(&mut self.pending) {
-                if operation.deadline() <= now {
-                    operation.answer(Err(QueueError::Busy));
-                } else {
-                    self.pending.push_back(operation);
-                }
-            }
-            return;
-        }
-        self.note_failure(error);
-        for operation in std::mem::take(&mut self.pending) {
-            operation.answer(Err(QueueError::Storage(copy_of(error))));
-        }
-    }
-
-    /// Runs an operation so that its failure is its own.
-    fn run_one(&mut self, operation: &mut dyn Operation, effects: &mut Effects) -> Result<(), Undone> {
-        let alone = self.undo == Undo::Operation;
-        let before = self.connection.total_changes();
-        if alone {
-            self.step("SAVEPOINT operation")?;
-        }
-        let scope = Scope::new(&self.connection, &self.frame, self.clock.now());
-        let ran = operation.run(&scope);
-        let mut left = scope.into_effects();
-        if ran.is_ok() {
-            left.changes.drain(..).for_each(|change| self.apply(change));
-            effects.absorb(left);
-        } else {
-            if let Some(QueueError::Storage(error)) = operation.failure() {
-                let error = copy_of(error);
-                self.note_failure(&error);
-                if self.connection.is_autocommit() {
-                    return Err(Undone::Lost(error));
-                }
-            }
-            if alone {
-                self.step("ROLLBACK TO operation")?;
-            } else if self.connection.total_changes() != before {
-                return Err(Undone::RunAgain);
-            }
-        }
-        if alone {
-            self.step("RELEASE operation")?;
-        }
-        Ok(())
-    }
-
-    fn claim(&mut self, effects: &Effects) -> Result<Vec<ClaimedJob>, Undone> {
-        let now = self.clock.now();
-        if self.claimer.is_some() && self.board.is_stale() {
-            self.load_board()?;
-        }
-        let Some(claimer) = &self.claimer else { return Ok(Vec::new()) };
-        self.board.promote(nanos(now));
-        if self.board.next(&claimer.policy, &HashSet::new()).is_none() {
-            return Ok(Vec::new());
-        }
-        let scope = Scope::new(&self.connection, &self.frame, now);
-        let running = &self.running;
-        let holds = |key: &str, plugin: &str, command: &str| running.holds(&effects.cancelled, key, plugin, command);
-        match claim_all(&scope, &mut self.board, &claimer.policy, &holds, self.undo) {
-            Ok(claimed) => Ok(claimed),
-            Err(_) if self.undo == Undo::Group && !self.connection.is_autocommit() => Err(Undone::RunAgain),
-            Err(error) => Err(Undone::Lost(error)),
-        }
-    }
-
-    /// The group's transaction can not be committed.
-    fn undone(&mut self, done: Vec<Box<dyn Operation>>, undone: Undone) {
-        match undone {
-            Undone::Lost(error) => self.lost(done, &error),
-            Undone::RunAgain => {
-                self.roll_back();
-                done.into_iter().rev().for_each(|operation| self.pending.push_front(operation));
-                self.undo = Undo::Operation;
-                self.claim_soon = true;
-            }
-        }
-    }
-
-    /// The transaction is gone with everything in it.
-    fn lost(&mut self, done: Vec<Box<dyn Operation>>, error: &rusqlite::Error) {
-        self.roll_back();
-        self.undo = Undo::Group;
-        self.note_failure(error);
-        for operation in done {
-            let fate = if is_busy(error) { QueueError::Busy } else { QueueError::Storage(copy_of(error)) };
-            operation.answer(Err(fate));
-        }
-    }
-
-    fn roll_back(&mut self) {
-        self.board.mark_stale();
-        if !self.connection.is_autocommit()
-            && let Err(error) = self.step("ROLLBACK")
-        {
-            warn!(%error, "rolling back failed");
-        }
-    }
-
-    fn note_failure(&mut self, error: &rusqlite::Error) {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                error!(path = %self.path.display(), %error, "state database is damaged");
-                self.shared.fail(format!("state database {} is damaged: {error}", self.path.display()));
-            }
-            Some(ErrorCode::ConstraintViolation | ErrorCode::DatabaseBusy) => {}
-            _ => self.shared.last_write_failed.store(true, Ordering::Release),
-        }
-    }
-
-    fn after_commit(&mut self, effects: Effects, claimed: Vec<ClaimedJob>) {
-        for (kind, data) in effects.events {
-            self.hub.publish(kind, data);
-        }
-        if !effects.finished.is_empty() {
-            self.watches.finished(&self.connection, effects.finished);
-        }
-        for job in effects.cancelled {
-            self.running.give_up(job);
-        }
-        for job in effects.released {
-            if let Some(plugin) = self.running.release(&job) {
-                self.board.release(&plugin);
-                self.claim_soon = true;
-            }
-        }
-        claimed.iter().for_each(|job| self.running.begin(job));
-        self.hand_out(claimed);
-        if let Some(installed) = effects.install {
-            self.install(installed);
-        }
-    }
-
-    fn hand_out(&mut self, claimed: Vec<ClaimedJob>) {
-        let Some(claimer) = &self.claimer else { return };
-        let mut refused = claimed.into_iter().filter_map(|job| claimer.claims.send(job).err()).peekable();
-        if refused.peek().is_none() {
-            return;
-        }
-        // Nobody takes claims any more. The rows are running already, so they go back as attempts that ended.
-        let lost: Vec<ClaimedJob> = refused.map(|error| error.0).collect();
-        warn!(jobs = lost.len(), "claimed jobs go back to the queue: nobody takes them any more");
-        self.claimer = None;
-        for job in lost {
-            let prepared = PreparedOutcome::new(Arc::new(interrupted(job, self.clock.now())));
-            let work = move |scope: &Scope<'_>| finalise(scope, &prepared);
-            let shared = self.shared.clone();
-            let reply = move |stored: Result<_, QueueError>| {
-                if let Err(error) = stored {
-                    error!(%error, "a claimed job could not be put back; the next start recovers it");
-                    shared.fail("a claimed job could not be put back into the queue".to_owned());
-                }
-            };
-            self.pending.push_back(Box::new(Asked::new(BUSY_TIMEOUT, work, reply)));
-        }
-    }
-
     /// The flip: from here on this generation enqueues and claims. What waits is claimed in the next group.
     fn install(&mut self, installed: Installed) {
         if self.frame.claiming == Claiming::Ended {
@@ -610,20 +347,6 @@ impl Writer {
     }
 }
 
-fn interrupted(job: ClaimedJob, now: DateTime<Utc>) -> Finalise {
-    Finalise {
-        job: job.id,
-        attempt: job.attempt,
-        completed_at: now,
-        outcome: AttemptOutcome::Interrupted(InterruptKind::Shutdown),
-        stderr: None,
-        result: None,
-        duration: Duration::ZERO,
-        spawned: false,
-        stopwatch: None,
-    }
-}
-
 /// A number that changes when another connection has written.
 fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
@@ -631,19 +354,4 @@ fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
 
 fn nanos(at: DateTime<Utc>) -> i64 {
     at.timestamp_nanos_opt().unwrap_or(i64::MAX)
-}
-
-fn is_busy(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
-}
-
-/// SQLite's errors can not be cloned; what matters of one can.
-fn copy_of(error: &rusqlite::Error) -> rusqlite::Error {
-    match error {
-        rusqlite::Error::SqliteFailure(code, text) => rusqlite::Error::SqliteFailure(*code, text.clone()),
-        other => {
-            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR);
-            rusqlite::Error::SqliteFailure(code, Some(other.to_string()))
-        }
-    }
 }
