@@ -283,10 +283,12 @@ fn logs(connection: &Connection, filter: &LogFilter) -> rusqlite::Result<(u64, V
         |row| row.get(0),
     )?;
     let result = if filter.include_result { "result" } else { "NULL" };
+    // Newest first, until the page is full: no sorting of what is older.
+    let index = if filter.job_id.is_some() { "job_log_job_id_attempt_idx" } else { "job_log_completed_at_idx" };
     let sql = format!(
         "SELECT id, job_id, plugin, command, status, attempt, submitted_by, created_at, completed_at, last_error,
                 stderr, {result}, enqueued_config_snapshot_id, started_config_snapshot_id
-         FROM job_log {} ORDER BY completed_at DESC, id DESC LIMIT {}",
+         FROM job_log INDEXED BY {index} {} ORDER BY completed_at DESC, id DESC LIMIT {}",
         conditions.sql(),
         filter.limit.clamp(1, 200)
     );

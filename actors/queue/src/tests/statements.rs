@@ -10,8 +10,14 @@ use crate::{CancelTarget, LogFilter, Reader, Retention, RetryFilter, RetryReques
 
 static SEEN: LazyLock<Mutex<BTreeSet<String>>> = LazyLock::new(Mutex::default);
 
+/// Part of the path of the databases whose statements are remembered; other tests run statements of their own.
+const MARK: &str = "statements-";
+
 /// Remembers what this connection runs.
 pub(crate) fn watch(connection: &Connection) {
+    if !connection.path().is_some_and(|path| path.contains(MARK)) {
+        return;
+    }
     connection.trace_v2(
         TraceEventCodes::SQLITE_TRACE_STMT,
         Some(|event| {
@@ -151,7 +157,8 @@ fn reads_whole(sql: &str, plan: &[String]) -> bool {
 
 #[tokio::test]
 async fn no_statement_of_the_gateway_reads_a_large_table_whole() {
-    let site = Site::new().await;
+    let directory = tempfile::Builder::new().prefix(MARK).tempdir().unwrap();
+    let site = Site::in_directory(directory).await;
     fill(&site.other());
     let site = site.reopen().await;
     site.store.recover().await.unwrap();
