@@ -15,6 +15,7 @@ mod migrate;
 mod operations;
 mod plugins;
 mod reload;
+mod retention;
 #[allow(dead_code, reason = "shared with the benches, which use other parts of it")]
 mod site;
 mod supervision;

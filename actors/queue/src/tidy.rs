@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 
 use crate::open::{BUSY_TIMEOUT, side_file};
 
-/// Without work for this long the writer counts as idle.
+/// Without changes for this long the writer counts as idle.
 const IDLE_AFTER: Duration = Duration::from_secs(3);
 /// Time between two tries that did not succeed.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
@@ -50,7 +50,7 @@ impl Tidy {
         Self { wal, last_work: Instant::now(), dirty: true, not_before: None, pages: 128, warned: None }
     }
 
-    /// A commit was made.
+    /// A commit changed something.
     pub(crate) fn worked(&mut self) {
         self.last_work = Instant::now();
         self.dirty = true;

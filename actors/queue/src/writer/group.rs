@@ -41,6 +41,7 @@ impl Writer {
             self.could_not_begin(&error);
             return;
         }
+        let before = self.connection.total_changes();
         let mut effects = Effects::default();
         let mut done: Vec<Box<dyn Operation>> = Vec::new();
         while done.len() < self.max_group {
@@ -60,10 +61,12 @@ impl Writer {
             self.lost(done, &error);
             return;
         }
-        if !done.is_empty() {
+        // Whoever only looked, as housekeeping that finds nothing old, has shown nothing of the disk and is no reason to
+        // leave the file as large as it is.
+        if self.connection.total_changes() != before {
             self.shared.last_write_failed.store(false, Ordering::Release);
+            self.tidy.worked();
         }
-        self.tidy.worked();
         self.shared.depth.store(self.board.depth(), Ordering::Release);
         done.into_iter().for_each(|operation| operation.answer(Ok(())));
         self.after_commit(effects, claimed);
