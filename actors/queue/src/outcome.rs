@@ -26,6 +26,11 @@ impl Store {
     /// # Errors
     /// It could not be stored; the process is about to end and recovery takes over.
     pub async fn finalise(&self, outcome: Finalise) -> Result<Finalised, QueueError> {
+        self.finalise_within(OUTCOME_KEPT, outcome).await
+    }
+
+    /// As [`Store::finalise`], with another limit.
+    pub(crate) async fn finalise_within(&self, kept: Duration, outcome: Finalise) -> Result<Finalised, QueueError> {
         let outcome = Arc::new(outcome);
         let prepared = Arc::new(PreparedOutcome::new(outcome.clone()));
         self.submit_stopwatch(outcome.clone());
@@ -40,7 +45,7 @@ impl Store {
             };
             // The same again can only end the same way.
             let hopeless = matches!(error, QueueError::Invalid { .. });
-            if hopeless || begun.elapsed() >= OUTCOME_KEPT {
+            if hopeless || begun.elapsed() >= kept {
                 self.give_up(&outcome, &error, begun.elapsed());
                 return Err(error);
             }

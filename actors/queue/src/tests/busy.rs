@@ -44,6 +44,27 @@ async fn a_lock_held_too_long_is_a_clear_error_for_producers_and_keeps_outcomes(
 }
 
 #[tokio::test]
+async fn an_outcome_that_can_not_be_stored_in_time_ends_the_process_and_the_next_start_recovers_it() {
+    let site = Site::new().await;
+    let mut claims = site.activate(policy(1)).await;
+    let id = site.enqueue(job("echo")).await;
+    let running = claim(&mut claims).await;
+    // As on a file system that became read-only.
+    site.store.write(|scope| Ok(scope.connection().execute_batch("PRAGMA query_only = ON")?)).await.unwrap();
+    // The first two tries come within the limit.
+    let end = site.end_of(&running, with_state(r#"{"n":1}"#, &["fact"]));
+    let error = site.store.finalise_within(Duration::from_millis(200), end).await.unwrap_err();
+    assert!(matches!(error, QueueError::Storage(_)), "{error:?}");
+    let reason = tokio::time::timeout(SOON, site.store.failed()).await.unwrap();
+    assert!(reason.contains(id.as_str()), "{reason}");
+    assert_eq!(site.column("SELECT status || attempt FROM job_queue"), ["running1"]);
+    let site = site.reopen().await;
+    assert_eq!(site.store.recover().await.unwrap().len(), 1);
+    assert_eq!(site.column("SELECT status || attempt FROM job_queue"), ["queued2"]);
+    assert_eq!(site.one::<i64>("SELECT count(*) FROM plugin_facts"), 0);
+}
+
+#[tokio::test]
 async fn readers_go_on_beside_a_foreign_lock() {
     let site = Site::new().await;
     let id = site.enqueue(job("echo")).await;
