@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::site::{Answer, Client, Gateway, OK, Site, show, token};
+use crate::site::{Answer, Client, Gateway, OK, Site, eventually, show, token};
 
 /// Scope lists of one token each, under the name of the secret that holds its value.
 const TOKENS: &[(&str, &[&str])] = &[
@@ -78,6 +78,9 @@ const READERS: &[&str] = &[
 const STATUS: &[&str] =
     &["all", "all-but-hello", "jobs-rw", "jobs-ro", "jobs-status", "long-read-jobs", "long-admin-all"];
 
+/// What they ask for can not be done with the job of these tests, so they are told apart by how it is refused.
+const JOB_WRITERS: &[&str] = &["all", "all-but-hello", "jobs-rw", "long-admin-all"];
+
 /// The routes behind a credential. `JOB` stands for the id of a job.
 const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/plugins", status: 200, for_tokens: ANY },
@@ -110,6 +113,9 @@ const ROUTES: &[Route] = &[
         status: 200,
         for_tokens: &["all", "all-but-hello", "jobs-rw", "jobs-ro", "jobs-tree", "long-read-jobs", "long-admin-all"],
     },
+    Route { method: "POST", path: "/job/JOB/cancel", status: 409, for_tokens: JOB_WRITERS },
+    Route { method: "POST", path: "/job/JOB/retry", status: 409, for_tokens: JOB_WRITERS },
+    Route { method: "POST", path: "/jobs/retry", status: 400, for_tokens: JOB_WRITERS },
     Route {
         method: "POST",
         path: "/system/reload",
@@ -177,6 +183,12 @@ fn every_route_opens_for_the_scopes_it_names_and_for_no_others() {
     let mut gateway = site.start();
     let first = Client::new(gateway.address(), &value_of("all")).post("/plugin/hello/poll", "{}", &[]);
     let job = first.body["job_id"].as_str().expect("an id").to_owned();
+    let over = format!("SELECT status FROM job_queue WHERE id = '{job}'");
+    eventually(|| match site.query::<String>(&over) {
+        status if status == "succeeded" => Ok(()),
+        status => Err(status),
+    })
+    .expect("a job that is over");
     for path in OPEN {
         for bearer in ["", "wrong", &admin, &value_of("none")] {
             assert_eq!(Client::new(gateway.address(), bearer).get(path).status, 200, "{path}");

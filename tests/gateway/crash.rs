@@ -1,13 +1,13 @@
 //! What a killed gateway leaves behind, and what the next one makes of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::site::{OK, Site, eventually};
+use crate::site::{OK, Site, eventually, is_alive};
 
 /// At least 200 jobs, 20 kills at random instants: nothing acknowledged is lost, no finished job runs again, and every
 /// row tells a consistent story.
@@ -78,7 +78,7 @@ fn twenty_kills_under_load_lose_nothing_and_repeat_nothing_finished() {
 }
 
 /// What must hold at every committed instant.
-fn check_invariants(site: &Site) {
+pub(crate) fn check_invariants(site: &Site) {
     for (what, sql) in [
         (
             "the newest transition is the status",
@@ -110,6 +110,18 @@ fn check_invariants(site: &Site) {
         ),
         ("facts are numbered without gaps", "SELECT COALESCE(MAX(seq),0) - COUNT(*) FROM plugin_facts"),
         (
+            "the newest number is the one that was given out last",
+            "SELECT COALESCE((SELECT value FROM storage_sequences WHERE name = 'plugin_facts'), 0) - COALESCE(MAX(seq), 0) FROM plugin_facts",
+        ),
+        (
+            "exactly the attempts that are over are in the log",
+            "SELECT COUNT(*) FROM job_queue q WHERE (SELECT COUNT(*) FROM job_log l WHERE l.job_id = q.id) <> q.attempt - (q.status IN ('queued','running'))",
+        ),
+        (
+            "an attempt has one timing at most",
+            "SELECT COUNT(*) FROM (SELECT 1 FROM job_stopwatch GROUP BY job_id, attempt HAVING COUNT(*) > 1)",
+        ),
+        (
             "the state is the newest fact",
             "SELECT COUNT(*) FROM plugin_state s WHERE s.state <> (SELECT fact_json FROM plugin_facts ORDER BY seq DESC LIMIT 1)",
         ),
@@ -123,6 +135,72 @@ fn check_invariants(site: &Site) {
     assert_eq!(site.query::<String>("PRAGMA integrity_check"), "ok");
 }
 
+/// Notes its run, fails the first time for every other job, and leaves a fact, much stderr and a large answer.
+const TELLING: &str = r#"cat >/dev/null
+echo "$DUCTILE_JOB_ID" >> "$DUCTILE_PAYLOAD_RUNS"
+while [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; do sleep 0.01; done
+head -c 30000 /dev/zero | tr '\0' e >&2
+case "$DUCTILE_JOB_ID" in *[02468ace]) if [ ! -e "$DUCTILE_PAYLOAD_RUNS.$DUCTILE_JOB_ID" ]; then
+  touch "$DUCTILE_PAYLOAD_RUNS.$DUCTILE_JOB_ID"; echo '{"status":"error","error":"the first time"}'; exit 1; fi;; esac
+printf '{"status":"ok","result":"%050000d","state_updates":{"last":"%s"}}' 0 "$DUCTILE_JOB_ID""#;
+
+/// The kill comes while the outcomes of jobs that ended together are on their way into the database.
+#[test]
+fn kills_while_outcomes_are_being_stored_leave_whole_ones_or_none() {
+    let facts = "fact_outputs:\n  - {when: {command: poll}, from: state_updates, fact_type: last.snapshot}";
+    let config = "retry: {max_attempts: 1000, backoff_base: 1ms}";
+    let site = Site::new().service("max_workers: 8").plugin_with("telling", TELLING, facts, config);
+    let runs = site.path("runs");
+    let runs_of = |text: &str, job: &str| text.lines().filter(|line| *line == job).count();
+    let mut finished: BTreeMap<String, usize> = BTreeMap::new();
+    let mut jobs = BTreeSet::new();
+    for round in 0..25 {
+        let gateway = site.start();
+        let gate = site.path(&format!("gate-{round}"));
+        let payload = json!({"runs": runs, "gate": gate});
+        let together: Vec<String> = (0..8).map(|_| gateway.trigger_with("telling", "poll", &payload)).collect();
+        eventually(|| {
+            let text = std::fs::read_to_string(&runs).unwrap_or_default();
+            if together.iter().all(|job| runs_of(&text, job) > 0) { Ok(()) } else { Err(text.len()) }
+        })
+        .unwrap_or_else(|_| panic!("not all run in round {round}\n{}", gateway.said()));
+        std::fs::write(&gate, "").expect("a file");
+        // Until the first of them is over; from then on they come close behind each other.
+        eventually(|| {
+            match site.query::<i64>(&format!("SELECT COUNT(*) FROM job_log WHERE job_id >= '{}'", together[0])) {
+                0 => Err(()),
+                _ => Ok(()),
+            }
+        })
+        .unwrap_or_else(|()| panic!("none ended in round {round}\n{}", gateway.said()));
+        std::thread::sleep(Duration::from_micros(fastrand::u64(0..30_000)));
+        gateway.kill_nine();
+        check_invariants(&site);
+        jobs.extend(together);
+        let text = std::fs::read_to_string(&runs).expect("the runs");
+        for job in site.column("SELECT id FROM job_queue WHERE status = 'succeeded'") {
+            let seen = runs_of(&text, &job);
+            assert_eq!(*finished.entry(job.clone()).or_insert(seen), seen, "job {job} was over and ran again");
+        }
+    }
+    let gateway = site.start();
+    jobs.iter().for_each(|job| assert_eq!(gateway.wait_for(job)["status"], "succeeded"));
+    check_invariants(&site);
+    let without_fact: i64 = site.query(
+        "SELECT COUNT(*) FROM job_queue q WHERE 1 <> (SELECT COUNT(*) FROM plugin_facts f WHERE f.job_id = q.id AND f.fact_json = json_object('last', q.id))",
+    );
+    assert_eq!(without_fact, 0, "each success has its own fact");
+    let stored =
+        "SELECT COUNT(*) FROM job_log WHERE status = 'succeeded' AND length(stderr) = 30000 AND length(result) > 50000";
+    assert_eq!(site.query::<i64>(stored), i64::try_from(jobs.len()).expect("a count"));
+    let text = std::fs::read_to_string(&runs).expect("the runs");
+    for job in &jobs {
+        let attempt: i64 = site.query(&format!("SELECT attempt FROM job_queue WHERE id = '{job}'"));
+        let ran = i64::try_from(runs_of(&text, job)).expect("a count");
+        assert!((1..=attempt).contains(&ran), "job {job} ran {ran} times in {attempt} attempts");
+    }
+}
+
 /// Notes its own pid and that of a background child in a session of its own, then waits for the gate.
 const LINGERING: &str = r#"cat >/dev/null
 echo $$ >> "$DUCTILE_PAYLOAD_OUT"
@@ -131,11 +209,6 @@ if [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; then
   while [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; do sleep 0.02; done
 fi
 echo '{"status":"ok","result":"done"}'"#;
-
-fn is_alive(pid: &str) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    status.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|state| state != "Z")
-}
 
 #[test]
 fn a_killed_gateway_leaves_no_plugin_beside_the_recovered_attempt() {

@@ -7,20 +7,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::types::Value as Cell;
 use serde_json::{Value, json};
 
 use crate::site::{Client, GATED, OK, Site, eventually, token};
-
-/// A connection of somebody else who may write.
-fn outsider(site: &Site) -> Connection {
-    let connection = Connection::open(site.path("data/ductile.db")).expect("the database");
-    connection.busy_timeout(Duration::from_secs(20)).expect("a busy timeout");
-    connection
-}
 
 /// All rows of a query, as an operator's shell would get them.
 fn rows(connection: &Connection, sql: &str) -> Vec<Vec<Cell>> {
@@ -60,7 +52,7 @@ fn place(site: &Site, bytes: &[u8], statements: &str) {
         drop(fs::remove_file(site.path("data").join(side)));
     }
     fs::write(site.path("data/ductile.db"), bytes).expect("the database");
-    let connection = outsider(site);
+    let connection = site.outsider();
     connection.execute_batch("PRAGMA journal_mode = DELETE").expect("one file");
     connection.execute_batch(statements).unwrap_or_else(|error| panic!("{statements}: {error}"));
 }
@@ -164,12 +156,12 @@ fn a_database_of_another_program_is_refused_and_left_alone() {
     let site = Site::new();
     fs::create_dir(site.path("data")).expect("a directory");
     let path = site.path("data/ductile.db");
-    outsider(&site).execute_batch("CREATE TABLE songs (name TEXT); INSERT INTO songs VALUES ('x')").expect("a table");
+    site.outsider().execute_batch("CREATE TABLE songs (name TEXT); INSERT INTO songs VALUES ('x')").expect("a table");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("a mode");
     let stderr = refused(&site);
     assert!(stderr.contains("ductile.db") || stderr.contains("missing table"), "{stderr}");
     assert_eq!(mode(&path), 0o644);
-    assert_eq!(rows(&outsider(&site), "SELECT name FROM songs"), [[text("x")]]);
+    assert_eq!(rows(&site.outsider(), "SELECT name FROM songs"), [[text("x")]]);
 }
 
 #[test]
@@ -218,7 +210,7 @@ fn every_query_of_the_operators_book_runs_beside_the_gateway_and_tells_what_its_
     let failing = r#"cat >/dev/null; if [ "$DUCTILE_COMMAND" = health ]; then echo 'lost the disk' >&2; echo '{"status":"error","error":"no disk"}'; else while [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; do sleep 0.02; done; echo '{"status":"ok","result":"done","state_updates":{"n":1}}'; fi"#;
     let site = with_facts(Site::new().service("max_workers: 2").plugin("my-plugin", failing), "file_watch", REPORTING);
     let gateway = site.start();
-    let connection = outsider(&site);
+    let connection = site.outsider();
     let slow = gateway.trigger_with("my-plugin", "poll", &json!({"gate": site.path("gate")}));
     for _ in 0..3 {
         gateway.wait_for(&gateway.trigger("file_watch", "poll"));
@@ -341,7 +333,7 @@ fn while_jobs_run(client: &Client, plugin: &str, mut work: impl FnMut()) -> Vec<
 fn cleaning_up_from_outside_while_jobs_run_loses_none() {
     let site = Site::new().service("max_workers: 3").plugin("hello", OK);
     let gateway = site.start();
-    let connection = outsider(&site);
+    let connection = site.outsider();
     let jobs = while_jobs_run(&gateway.client(), "hello", || {
         for _ in 0..5 {
             // There must be something to delete each time.
@@ -410,11 +402,19 @@ fn facts_of_plugins_that_run_side_by_side_are_numbered_in_one_row_without_gaps()
 
 #[test]
 fn no_secret_is_in_any_file_of_the_state() {
-    let site = Site::new().plugin("mailer", OK).plugin_entry("second", "uses: mailer\nenabled: true");
+    // Says what it was given wherever it is heard, except in an answer, which is its own.
+    let telling = r#"read -r request; value=$(printf '%s' "$request" | sed -n 's/.*"pw":"\([^"]*\)".*/\1/p'); echo "was given $value" >&2; echo "$value" >> "$DUCTILE_PAYLOAD_OUT"
+case "$DUCTILE_PAYLOAD_END" in hang) sleep 600;; mumble) echo "$value";; *) exit 3;; esac"#;
+    let site = Site::new().plugin("mailer", OK).plugin_entry("second", "uses: mailer\nenabled: true").plugin_with(
+        "telling",
+        telling,
+        "",
+        "vault_principal: mailer\nretry: {max_attempts: 1}\ntimeouts: {poll: 500ms}",
+    );
     let value = "s3cr3t-value-of-the-mailer";
     site.principal("mailer");
     site.secret("pw", value, "mailer");
-    let gateway = site.start();
+    let mut gateway = site.start();
     let refused = gateway.client().post("/plugin/mailer/poll", "{not json", &[]);
     assert_eq!(refused.status, 400);
     for _ in 0..2 {
@@ -423,6 +423,30 @@ fn no_secret_is_in_any_file_of_the_state() {
         }
         assert_eq!(gateway.post("/system/reload", &json!({})).status, 200);
     }
+    let out = site.path("out");
+    let payload = |end: &str| json!({"out": out, "end": end});
+    for (end, status) in [("hang", "timed_out"), ("mumble", "failed"), ("break", "failed")] {
+        let job = gateway.trigger_with("telling", "poll", &payload(end));
+        assert_eq!(gateway.wait_for(&job)["status"], status, "{end}");
+        let again = gateway.post(&format!("/job/{job}/retry"), &json!({}));
+        gateway.wait_for(again.body["job_id"].as_str().expect("an id"));
+    }
+    let cancelled = gateway.trigger_with("telling", "poll", &payload("hang"));
+    gateway.wait_for_status(&cancelled, |status| status == "running");
+    gateway.post(&format!("/job/{cancelled}/cancel"), &json!({"reason": "enough"}));
+    let told = fs::read_to_string(&out).expect("what was said");
+    assert!(told.lines().count() >= 6 && told.lines().all(|line| line == value), "{told}");
+    assert_eq!(site.query::<i64>("SELECT COUNT(*) FROM job_log WHERE stderr = 'was given [REDACTED]\n'"), 6);
+    assert_no_secret(&site, &[value, token()], "ductile.db-wal");
+    // The snapshot before a migration is a file of the state, too.
+    assert_eq!(gateway.stop().code(), Some(0), "{}", gateway.said());
+    site.outsider().execute_batch("DROP INDEX job_queue_parent_idx").expect("an older database");
+    site.run(&["system", "migrate"]);
+    assert_no_secret(&site, &[value, token()], "pre-migrate");
+}
+
+/// Looks at every byte in the directory of the database, in which there must be a file of this name.
+fn assert_no_secret(site: &Site, secrets: &[&str], present: &str) {
     let files: BTreeMap<String, Vec<u8>> = fs::read_dir(site.path("data"))
         .expect("the directory")
         .map(|entry| {
@@ -430,9 +454,9 @@ fn no_secret_is_in_any_file_of_the_state() {
             (path.display().to_string(), fs::read(&path).expect("a file"))
         })
         .collect();
-    assert!(files.keys().any(|name| name.ends_with("ductile.db-wal")), "{:?}", files.keys());
+    assert!(files.keys().any(|name| name.contains(present)), "{:?}", files.keys());
     for (name, bytes) in &files {
-        for secret in [value, token()] {
+        for secret in secrets {
             assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()), "{name} holds a secret");
         }
     }
@@ -454,7 +478,7 @@ fn a_row_inserted_by_hand_in_an_older_form_is_run_and_listed() {
     let site = Site::new().plugin("hello", OK);
     let gateway = site.start();
     let id = "7c9e6679-7425-40de-944b-e07fc1f90ae7";
-    insert(&outsider(&site), id, ("hello", "poll"), None, "2026-01-02T03:04:05Z", &json!({}));
+    insert(&site.outsider(), id, ("hello", "poll"), None, "2026-01-02T03:04:05Z", &json!({}));
     let seen = gateway.wait_for(id);
     assert_eq!((&seen["status"], &seen["submitted_by"]), (&json!("succeeded"), &json!("cli")));
     let listed = gateway.get("/jobs").body;
@@ -469,7 +493,7 @@ fn jobs_with_one_key_and_one_target_run_one_after_the_other_and_other_targets_be
     let site = Site::new().service("max_workers: 4").plugin("gated", GATED);
     let gateway = site.start();
     let gate = json!({"gate": site.path("gate")});
-    let connection = outsider(&site);
+    let connection = site.outsider();
     connection.execute_batch("BEGIN IMMEDIATE").expect("the write lock");
     for (id, command, second) in [("one", "poll", 1), ("two", "poll", 2), ("three", "handle", 3)] {
         let created = format!("2026-01-02 03:04:0{second}.000000000Z");
@@ -494,41 +518,13 @@ fn jobs_with_one_key_and_one_target_run_one_after_the_other_and_other_targets_be
 }
 
 #[test]
-fn a_request_waits_for_a_lock_that_is_given_back() {
-    let site = Site::new().plugin("hello", OK).plugin("gated", GATED);
-    let gateway = site.start();
-    let gated = gateway.trigger_with("gated", "poll", &json!({"gate": site.path("gate")}));
-    gateway.wait_for_status(&gated, |status| status == "running");
-    let connection = outsider(&site);
-    connection.execute_batch("BEGIN IMMEDIATE").expect("the write lock");
-    let answer = std::thread::scope(|scope| {
-        let client = gateway.client();
-        let asking = scope.spawn(move || client.post("/plugin/hello/poll", "{}", &[]));
-        fs::write(site.path("gate"), "").expect("a file");
-        // The gateway says itself when it has been waiting for the lock for a while.
-        eventually(|| match gateway.get("/readyz").status {
-            200 => Err(()),
-            _ => Ok(()),
-        })
-        .expect("a gateway that can not write");
-        assert_eq!(gateway.get("/jobs").status, 200, "reading goes on");
-        connection.execute_batch("COMMIT").expect("the end of the transaction");
-        asking.join().expect("an answer")
-    });
-    assert_eq!(answer.status, 202, "{answer:?}");
-    assert_eq!(gateway.wait_for(answer.body["job_id"].as_str().expect("an id"))["status"], "succeeded");
-    let seen = gateway.wait_for(&gated);
-    assert_eq!((&seen["status"], &seen["attempt"]), (&json!("succeeded"), &json!(1)));
-}
-
-#[test]
 fn a_running_row_that_somebody_changes_or_deletes_is_left_so_and_frees_its_worker() {
     let site = Site::new().service("max_workers: 2").plugin("gated", GATED).plugin("hello", OK);
     let mut gateway = site.start();
     let gate = json!({"gate": site.path("gate")});
     let jobs: Vec<String> = (0..2).map(|_| gateway.trigger_with("gated", "poll", &gate)).collect();
     jobs.iter().for_each(|job| drop(gateway.wait_for_status(job, |status| status == "running")));
-    let connection = outsider(&site);
+    let connection = site.outsider();
     connection.execute("DELETE FROM job_queue WHERE id = ?1", [&jobs[0]]).expect("a deleted row");
     connection.execute("UPDATE job_queue SET status = 'dead' WHERE id = ?1", [&jobs[1]]).expect("a changed row");
     fs::write(site.path("gate"), "").expect("a file");
@@ -554,7 +550,7 @@ fn a_queued_job_that_can_not_run_fails_at_once_without_a_process_and_says_why() 
         .plugin("spoilt", script);
     site.install("unnamed", script, "");
     let gateway = site.start();
-    let connection = outsider(&site);
+    let connection = site.outsider();
     connection
         .execute(
             "INSERT INTO plugin_state (plugin_name, state, updated_at)

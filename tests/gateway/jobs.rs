@@ -1,10 +1,11 @@
 //! A job, from the door to the row.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::site::{Client, GATED, OK, Site, eventually};
+use crate::site::{Client, GATED, OK, Site, eventually, is_alive};
 
 #[test]
 fn a_job_leaves_its_whole_history_in_the_database() {
@@ -32,25 +33,56 @@ fn a_job_leaves_its_whole_history_in_the_database() {
 fn every_stored_time_has_the_one_form() {
     let script = r#"cat >/dev/null; echo '{"status":"ok","result":"x","state_updates":{"n":1}}'"#;
     let facts = "fact_outputs:\n  - {when: {command: poll}, from: state_updates, fact_type: hello.snapshot}";
-    let site = Site::new().plugin_with("hello", script, facts, "");
+    let site = Site::new()
+        .service("tick_interval: 100ms\nmax_workers: 2")
+        .plugin_with("hello", script, facts, "")
+        .plugin_with("gated", GATED, "", "parallelism: 1")
+        .plugin_with(
+            "bad",
+            r#"cat >/dev/null; echo '{"status":"error","error":"x"}'"#,
+            "",
+            "retry: {max_attempts: 2, backoff_base: 1ms}",
+        );
     let gateway = site.start();
     let jobs: Vec<String> = (0..100).map(|_| gateway.trigger("hello", "poll")).collect();
     jobs.iter().for_each(|job| drop(gateway.wait_for(job)));
+    // Whatever else writes times: retries of both kinds, cancellations, breakers, the janitor, a reload.
+    let bad = gateway.trigger("bad", "poll");
+    gateway.wait_for(&bad);
+    let gated: Vec<String> =
+        (0..2).map(|_| gateway.trigger_with("gated", "poll", &json!({"gate": site.path("gate")}))).collect();
+    gateway.wait_for_status(&gated[0], |status| status == "running");
+    for (job, status) in [(&gated[1], 200), (&gated[0], 202)] {
+        assert_eq!(gateway.post(&format!("/job/{job}/cancel"), &json!({})).status, status);
+    }
+    let again = gateway.post("/jobs/retry", &json!({"job_ids": [bad, gated[1]], "rate": 1}));
+    assert_eq!(again.body["retried"].as_array().map(Vec::len), Some(2), "{again:?}");
+    site.run(&["system", "reset", "hello"]);
     assert_eq!(gateway.post("/system/reload", &json!({})).status, 200);
+    eventually(|| match site.query::<i64>("SELECT COUNT(*) FROM janitor_heartbeat") {
+        0 => Err(()),
+        _ => Ok(()),
+    })
+    .expect("the janitor to have run");
     let columns = site.column(
         "SELECT t.name || '.' || c.name FROM sqlite_master t, pragma_table_info(t.name) c
          WHERE t.type = 'table' AND (c.name LIKE '%\\_at' ESCAPE '\\')",
     );
-    let mut checked = 0;
+    let mut checked = BTreeMap::new();
     for (table, column) in columns.iter().filter_map(|name| name.split_once('.')) {
         let other: i64 = site.query(&format!(
             "SELECT COUNT(*) FROM {table} WHERE {column} NOT GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9] [0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]Z'"
         ));
         assert_eq!(other, 0, "{table}.{column}");
-        checked += site.query::<i64>(&format!("SELECT COUNT({column}) FROM {table}"));
+        *checked.entry(table).or_insert(0) += site.query::<i64>(&format!("SELECT COUNT({column}) FROM {table}"));
     }
-    // Of each job: three times of its row, three of its log, its transitions and its attempt.
-    assert!(checked >= 1000, "{checked} in {columns:?}");
+    // What is not built yet leaves its tables empty.
+    let empty: Vec<&str> = checked.iter().filter(|(_, times)| **times == 0).map(|(table, _)| *table).collect();
+    assert_eq!(
+        empty,
+        ["event_context", "ingress_seen", "job_stopwatch_rollup_daily", "schedule_entries", "vault_audit"]
+    );
+    assert!(checked["job_queue"] >= 300 && checked["job_log"] >= 300 && checked["job_stopwatch"] >= 100, "{checked:?}");
     let out_of_order: i64 = site.query(
         "SELECT COUNT(*) FROM job_transitions a JOIN job_transitions b ON b.id = a.id + 1 WHERE b.created_at < a.created_at",
     );
@@ -176,12 +208,6 @@ fn a_plugin_that_runs_too_long_is_ended_with_everything_it_started() {
     assert_eq!(seen["last_error"], "plugin execution timed out after 300ms");
     let child = std::fs::read_to_string(&out).expect("the child's pid");
     assert!(!is_alive(child.trim()), "child {child} still runs");
-}
-
-/// Whether a process exists and is not a zombie.
-fn is_alive(pid: &str) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    status.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|state| state != "Z")
 }
 
 #[test]
@@ -479,6 +505,31 @@ fn the_log_is_searched_for_the_letters_given_and_by_producer() {
         let output = site.command(&[&["job", "logs"], &args[..]].concat()).output().expect("the binary");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!((output.status.code(), said.contains(message)), (Some(1), true), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn jobs_of_every_producer_are_told_apart_by_its_word() {
+    let site = Site::new().plugin("hello", OK);
+    let gateway = site.start();
+    gateway.wait_for(&gateway.trigger("hello", "poll"));
+    let words = ["site", "mcp", "webhook:/x", "webhook:/x/y", "relay:a", "route", "hook", "cli", "core"];
+    // Most producers are still to come; their rows run like all others.
+    for (n, word) in words.iter().enumerate() {
+        site.outsider()
+            .execute(
+                "INSERT INTO job_queue (id, plugin, command, payload, status, submitted_by, created_at)
+                 VALUES (?1, 'hello', 'poll', '{}', 'queued', ?2, '2026-01-02 03:04:05.000000000Z')",
+                (format!("made-by-hand-{n}"), word),
+            )
+            .expect("a row");
+        assert_eq!(gateway.wait_for(&format!("made-by-hand-{n}"))["status"], "succeeded", "{word}");
+    }
+    let exact = words.iter().chain(&["api"]).map(|word| (*word, 1));
+    for (word, count) in exact.chain([("webhook", 2), ("relay", 1), ("webhook:/", 0), ("ap", 0)]) {
+        let logs: Value =
+            serde_json::from_str(&site.run(&["job", "logs", "--submitted-by", word, "--json"])).expect("JSON");
+        assert_eq!(logs["total"], count, "{word}");
     }
 }
 

@@ -4,9 +4,11 @@
 
 mod access;
 mod boot;
+mod cancel;
 mod command_line;
 mod crash;
 mod database;
+mod faults;
 mod first_minutes;
 mod job_command;
 mod jobs;
@@ -16,8 +18,10 @@ mod operations;
 mod plugins;
 mod reload;
 mod retention;
+mod retry;
 #[allow(dead_code, reason = "shared with the benches, which use other parts of it")]
 mod site;
+mod stopwatch;
 mod supervision;
 mod terminal;
 mod vault_commands;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -15,17 +15,11 @@ use crate::site::{OK, Site, show};
 pub(crate) fn by_hand(site: &Site) -> Connection {
     site.write_config();
     fs::create_dir(site.path("data")).expect("a directory");
-    let connection = connect(site);
+    let connection = site.outsider();
     fs::set_permissions(site.path("data/ductile.db"), fs::Permissions::from_mode(0o600)).expect("a mode");
     connection.execute_batch("PRAGMA journal_mode = WAL").expect("a mode");
     connection.execute_batch(include_str!("../../schema.sql")).expect("the schema");
     connection.execute_batch("PRAGMA user_version = 100").expect("a version");
-    connection
-}
-
-fn connect(site: &Site) -> Connection {
-    let connection = Connection::open(site.path("data/ductile.db")).expect("the database");
-    connection.busy_timeout(Duration::from_secs(20)).expect("a busy timeout");
     connection
 }
 
@@ -79,7 +73,7 @@ fn resets(site: &Site) -> Vec<String> {
 fn an_open_breaker_is_closed_beside_a_running_gateway_and_without_one() {
     let site = Site::new().plugin("p", OK).plugin("q", OK);
     let mut gateway = site.start();
-    connect(&site).execute_batch(OPEN).expect("rows");
+    site.outsider().execute_batch(OPEN).expect("rows");
     assert_eq!(gateway.get("/healthz").body["plugins_circuit_open"], 1);
     // What the operators' book asks the database about it.
     let active =

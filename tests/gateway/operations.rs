@@ -8,7 +8,7 @@ use std::process::Stdio;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 
-use crate::site::{Client, GATED, Gateway, OK, Site, ductile, eventually, free_address, show, token};
+use crate::site::{Client, GATED, Gateway, OK, Site, ductile, eventually, free_address, is_alive, show, token};
 
 /// A start that must not succeed.
 struct Refusal<'s> {
@@ -212,11 +212,6 @@ fn a_second_stop_signal_ends_the_running_plugins_at_once() {
         assert_eq!(fs::read_to_string(site.path("data/ductile.pid")).expect("the lock file"), "");
         assert_eq!(site.start().get("/readyz").status, 200);
     }
-}
-
-fn is_alive(pid: &str) -> bool {
-    let status = std::process::Command::new("kill").args(["-0", pid]).stderr(Stdio::null()).status();
-    status.expect("kill").success()
 }
 
 /// A gateway in the middle of its start: it can not go on until the transaction on its database ends.

@@ -147,6 +147,84 @@ fn many_reloads_at_once_share_one_follow_up() {
 }
 
 #[test]
+fn a_job_is_stamped_with_the_configuration_of_its_enqueue_and_that_of_its_start() {
+    let site = Site::new().service("max_workers: 1").plugin("gated", GATED);
+    let gateway = site.start();
+    let payload = json!({"gate": site.path("gate")});
+    let jobs: Vec<String> = (0..2).map(|_| gateway.trigger_with("gated", "poll", &payload)).collect();
+    gateway.wait_for_status(&jobs[0], |status| status == "running");
+    let reload = gateway.post("/system/reload", &json!({}));
+    assert_eq!(reload.status, 200, "{reload:?}");
+    let after = gateway.trigger_with("gated", "poll", &payload);
+    fs::write(site.path("gate"), "").expect("a file");
+    let all = [&jobs[0], &jobs[1], &after];
+    all.iter().for_each(|job| assert_eq!(gateway.wait_for(job)["attempt"], 1, "nobody was started again"));
+    let old: String = site.query("SELECT id FROM config_snapshots WHERE reason = 'startup'");
+    let new = reload.body["config_snapshot_id"].as_str().expect("an id");
+    let expected = [(&*old, &*old), (&old, new), (new, new)].map(|(queued, started)| format!("{queued} {started}"));
+    for table in ["job_queue", "job_log"] {
+        let stamps = format!(
+            "SELECT enqueued_config_snapshot_id || ' ' || started_config_snapshot_id FROM {table} ORDER BY created_at"
+        );
+        assert_eq!(site.column(&stamps), expected, "{table}");
+    }
+}
+
+#[test]
+fn queued_jobs_of_plugins_that_are_gone_are_dead_with_their_facts_and_nothing_is_started_for_them() {
+    let refusing = r#"cat >/dev/null; echo '{"status":"error","error":"later"}'"#;
+    let site = Site::new()
+        .service("max_workers: 2")
+        .plugin("blocks", GATED)
+        .plugin("stays", GATED)
+        .plugin_with("disabled", GATED, "", "parallelism: 1")
+        .plugin_with("waits", refusing, "", "retry: {backoff_base: 1h}")
+        .plugin("removed", GATED);
+    let gateway = site.start();
+    let payload = json!({"gate": site.path("gate")});
+    // One that has failed already and waits for its time.
+    let retrying = gateway.trigger("waits", "poll");
+    let waiting = format!("SELECT COUNT(*) FROM job_queue WHERE id = '{retrying}' AND attempt = 2");
+    eventually(|| if site.query::<i64>(&waiting) == 1 { Ok(()) } else { Err(()) }).expect("a second attempt to wait");
+    let blocking: Vec<String> = (0..2).map(|_| gateway.trigger_with("blocks", "poll", &payload)).collect();
+    blocking.iter().for_each(|job| drop(gateway.wait_for_status(job, |status| status == "running")));
+    let gone: Vec<String> =
+        ["disabled", "removed", "disabled"].map(|plugin| gateway.trigger_with(plugin, "poll", &payload)).to_vec();
+    let kept = gateway.trigger_with("stays", "poll", &payload);
+    let config = fs::read_to_string(site.path("config/config.yaml")).expect("the configuration");
+    let config = config.replace("  disabled:\n    enabled: true", "  disabled:\n    enabled: false");
+    let config = config.replace("  waits:\n    enabled: true", "  waits:\n    enabled: false");
+    let config = config.replace("  removed:\n    enabled: true\n", "");
+    fs::write(site.path("config/config.yaml"), config).expect("the configuration");
+    assert_eq!(gateway.post("/system/reload", &json!({})).status, 200, "{}", gateway.said());
+    let text = "cancelled by reload: plugin removed or disabled";
+    for (job, attempt) in gone.iter().map(|job| (job, 1)).chain([(&retrying, 2)]) {
+        let row = format!(
+            "SELECT status || ' ' || attempt || ' ' || last_error || ' ' || (completed_at IS NOT NULL) FROM job_queue WHERE id = '{job}'"
+        );
+        assert_eq!(site.column(&row), [format!("dead {attempt} {text} 1")]);
+        let last = format!(
+            "SELECT from_status || ' ' || to_status || ' ' || reason FROM job_transitions WHERE job_id = '{job}' ORDER BY id DESC LIMIT 1"
+        );
+        assert_eq!(site.column(&last), [format!("queued dead {text}")]);
+        let log = format!("SELECT status || ' ' || last_error FROM job_log WHERE id = '{job}-{attempt}'");
+        assert_eq!(site.column(&log), [format!("dead {text}")]);
+    }
+    for plugin in ["disabled", "removed", "waits"] {
+        assert_eq!(
+            gateway.post(&format!("/plugin/{plugin}/poll"), &json!({})).status,
+            409,
+            "{plugin} takes no new ones"
+        );
+    }
+    fs::write(site.path("gate"), "").expect("a file");
+    blocking.iter().chain([&kept]).for_each(|job| assert_eq!(gateway.wait_for(job)["status"], "succeeded"));
+    assert_eq!(site.query::<i64>("SELECT COUNT(*) FROM job_queue"), 7, "nothing was made of their ends");
+    assert_eq!(site.query::<i64>("SELECT COUNT(*) FROM job_stopwatch WHERE plugin IN ('disabled', 'removed')"), 0);
+    crate::crash::check_invariants(&site);
+}
+
+#[test]
 fn queued_jobs_of_a_plugin_that_is_disabled_are_cancelled() {
     let site = Site::new().service("max_workers: 1").plugin("gone", GATED);
     let gateway = site.start();

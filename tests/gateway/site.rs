@@ -136,6 +136,13 @@ impl Site {
         connection
     }
 
+    /// A connection of somebody else who may write.
+    pub(crate) fn outsider(&self) -> Connection {
+        let connection = Connection::open(self.path("data/ductile.db")).expect("the database");
+        connection.busy_timeout(Duration::from_secs(20)).expect("a busy timeout");
+        connection
+    }
+
     /// One value of one row.
     pub(crate) fn query<T: rusqlite::types::FromSql>(&self, sql: &str) -> T {
         self.database().query_row(sql, [], |row| row.get(0)).unwrap_or_else(|error| panic!("{sql}: {error}"))
@@ -180,13 +187,31 @@ impl Site {
 
     /// Starts a gateway on the configuration on disk without waiting for it.
     pub(crate) fn launch(&self, environment: &[(&str, &str)]) -> Gateway {
-        let mut child = self
-            .command(&["system", "start"])
-            .envs(environment.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary");
+        let mut command = self.command(&["system", "start"]);
+        command.envs(environment.iter().copied());
+        Self::spawn(command)
+    }
+
+    /// Starts a gateway that gets an error for a write beyond its limit of file size, and no signal.
+    pub(crate) fn start_with_limits(&self) -> Gateway {
+        self.write_config();
+        let plain = self.command(&["system", "start"]);
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(plain.get_program()).args(plain.get_args());
+        command.current_dir(self.dir.path()).stdin(Stdio::null());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let mut gateway = Self::spawn(command);
+        gateway.wait_until_ready();
+        gateway
+    }
+
+    fn spawn(mut command: Command) -> Gateway {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary");
         let seen = Arc::new(Mutex::new(String::new()));
         let lines = follow(child.stdout.take().expect("stdout"), seen.clone());
         let errors = Arc::new(Mutex::new(String::new()));
@@ -440,6 +465,12 @@ pub(crate) fn eventually<T, E>(mut attempt: impl FnMut() -> Result<T, E>) -> Res
             Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }
     }
+}
+
+/// Whether a process exists and is not a zombie.
+pub(crate) fn is_alive(pid: &str) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    status.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|state| state != "Z")
 }
 
 /// An address that nobody uses, for configurations that must name one. Below the range that outgoing connections
