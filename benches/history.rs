@@ -227,7 +227,7 @@ fn job(n: usize) -> NewJob {
         payload: Some(r#"{"message":"hello"}"#.into()),
         submitted_by: Producer::Api,
         max_attempts: 4,
-        dedupe_key: (n % 4 == 0).then(|| format!("{}", uuid_like(n))),
+        dedupe_key: n.is_multiple_of(4).then(|| fresh_key(n)),
         dedupe_ttl: None,
         parent_job_id: None,
         source_event_id: None,
@@ -237,7 +237,7 @@ fn job(n: usize) -> NewJob {
 }
 
 /// A key that no job has had.
-fn uuid_like(n: usize) -> String {
+fn fresh_key(n: usize) -> String {
     format!("{}-{n}", chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default())
 }
 
