@@ -93,7 +93,7 @@ fn every_step_brings_back_its_objects_as_they_are_in_a_fresh_database() {
         (
             "queue-context",
             "DROP INDEX job_queue_event_context_idx; ALTER TABLE job_queue DROP COLUMN event_context_id;
-             ALTER TABLE job_log DROP COLUMN event_context_id; DROP TABLE event_context",
+             DROP INDEX job_log_event_context_idx; ALTER TABLE job_log DROP COLUMN event_context_id; DROP TABLE event_context",
             "missing table event_context",
         ),
         (
