@@ -33,6 +33,8 @@ pub(crate) struct Board {
     /// Those of them whose rows are terminal.
     given_up: u32,
     ready: u64,
+    /// The latest time that a ready job had waited for.
+    promoted: Option<i64>,
     stale: bool,
 }
 
@@ -164,14 +166,19 @@ impl Board {
         }
     }
 
-    /// Delayed jobs whose time has come become ready.
+    /// Delayed jobs whose time has come become ready. Where the clock was put back, some that were ready may have to wait
+    /// again.
     pub(crate) fn promote(&mut self, now: i64) {
+        if self.promoted.is_some_and(|due| now < due) {
+            self.stale = true;
+        }
         while let Some(entry) = self.delayed.first_entry() {
             let (due, rowid) = *entry.key();
             if due > now {
                 break;
             }
             let (plugin, created) = entry.remove();
+            self.promoted = self.promoted.max(Some(due));
             self.put_ready(plugin, created, rowid);
         }
     }
@@ -200,6 +207,31 @@ impl Board {
         }
         lane.running += 1;
         self.running += 1;
+    }
+}
+
+/// All that a board says, to be compared.
+#[cfg(test)]
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Contents {
+    lanes: BTreeMap<String, (BTreeSet<Place>, u32)>,
+    delayed: BTreeMap<(i64, i64), (Arc<str>, i64)>,
+    running: u32,
+    given_up: u32,
+    ready: u64,
+}
+
+#[cfg(test)]
+impl Board {
+    pub(crate) fn contents(&self) -> Contents {
+        let lane = |(name, lane): (&Arc<str>, &Lane)| (name.to_string(), (lane.ready.clone(), lane.running));
+        Contents {
+            lanes: self.lanes.iter().map(lane).collect(),
+            delayed: self.delayed.clone(),
+            running: self.running,
+            given_up: self.given_up,
+            ready: self.ready,
+        }
     }
 }
 
@@ -264,6 +296,17 @@ mod tests {
         assert_eq!(board.next(&policy(9, &[]), &HashSet::new()).map(|c| c.rowid), Some(2));
         board.promote(100);
         assert_eq!(claim_all(&mut board, &policy(9, &[])), [1, 2]);
+    }
+
+    #[test]
+    fn a_clock_that_is_put_back_before_what_was_due_asks_for_a_new_reading() {
+        let mut board = Board::default();
+        board.apply(queued(1, "a", 1, Some(100)));
+        board.promote(100);
+        board.promote(100);
+        assert!(!board.is_stale());
+        board.promote(99);
+        assert!(board.is_stale());
     }
 
     #[test]

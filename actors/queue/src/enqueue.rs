@@ -107,7 +107,7 @@ fn duplicate_of(scope: &Scope<'_>, checked: &CheckedJob) -> Result<Option<Enqueu
             existing_job_id = existing.as_str(),
             "source-event conflict: the event has made this job before"
         );
-        return Ok(Some(Enqueued::Duplicate { existing, status, reason: DuplicateReason::Outstanding }));
+        return Ok(Some(Enqueued::Duplicate { existing, status, reason: DuplicateReason::SourceEvent }));
     }
     let Some(key) = &checked.dedupe_key else { return Ok(None) };
     let window = checked.job.dedupe_ttl.unwrap_or_else(|| scope.policy().dedupe_ttl);
@@ -151,26 +151,48 @@ fn status_of(word: &str) -> JobStatus {
     JobStatus::parse(word).unwrap_or(JobStatus::Dead)
 }
 
-/// The index is named because the planner would rather look at every queued job of the target.
-///
-/// Jobs of one event are no duplicates of each other: one with the same parent and the same event does not count.
-fn outstanding(scope: &Scope<'_>, checked: &CheckedJob, key: &str) -> rusqlite::Result<Option<(JobId, JobStatus)>> {
-    let sibling_of = match checked.job.submitted_by {
-        Producer::Route => checked.job.parent_job_id.as_ref().map(JobId::as_str),
-        _ => None,
+/// The event that makes a job, as it stands in the rows of all jobs that it makes: they carry its id as the first part
+/// of theirs. Those are no duplicates of each other.
+struct MadeBy<'a> {
+    parent: Option<&'a str>,
+    event: Option<&'a str>,
+}
+
+impl<'a> MadeBy<'a> {
+    fn of(job: &'a NewJob) -> Self {
+        let parent = match job.submitted_by {
+            Producer::Route => job.parent_job_id.as_ref().map(JobId::as_str),
+            _ => None,
+        };
+        let event = job.source_event_id.as_deref().map(|event| event.split('/').next().unwrap_or(event));
+        Self { parent, event }
+    }
+}
+
+/// A macro, so that statements are made of it when this is compiled. The index is named because the planner would rather
+/// look at every job of the target.
+macro_rules! earlier_job {
+    ($columns:literal) => {
+        concat!(
+            "SELECT ",
+            $columns,
+            " FROM job_queue INDEXED BY job_queue_dedupe_status_completed_idx
+             WHERE dedupe_key = ?1 AND plugin = ?2 AND command = ?3
+               AND NOT (?4 IS NOT NULL AND ?5 IS NOT NULL AND parent_job_id IS ?4 AND source_event_id IS NOT NULL
+                        AND (source_event_id = ?5 OR substr(source_event_id, 1, length(?5) + 1) = ?5 || '/'))"
+        )
     };
-    // All jobs that one event makes carry its id as the first part of theirs.
-    let event = checked.job.source_event_id.as_deref().map(|event| event.split('/').next().unwrap_or(event));
+}
+
+fn outstanding(scope: &Scope<'_>, checked: &CheckedJob, key: &str) -> rusqlite::Result<Option<(JobId, JobStatus)>> {
+    let made_by = MadeBy::of(&checked.job);
     scope
         .connection()
-        .prepare_cached(
-            "SELECT id, status FROM job_queue INDEXED BY job_queue_dedupe_status_completed_idx
-             WHERE dedupe_key = ?1 AND status IN ('queued', 'running') AND plugin = ?2 AND command = ?3
-               AND NOT (?4 IS NOT NULL AND ?5 IS NOT NULL AND parent_job_id IS ?4 AND source_event_id IS NOT NULL
-                        AND (source_event_id = ?5 OR substr(source_event_id, 1, length(?5) + 1) = ?5 || '/'))
-             ORDER BY created_at LIMIT 1",
-        )?
-        .query_row(params![key, checked.job.plugin, checked.job.command, sibling_of, event], |row| {
+        .prepare_cached(concat!(
+            earlier_job!("id, status"),
+            " AND status IN ('queued', 'running') ORDER BY created_at LIMIT 1"
+        ))?
+        .query_row(params![key, checked.job.plugin, checked.job.command, made_by.parent, made_by.event], |row| {
             Ok((JobId::from(required_text(row, 0)?), status_of(&required_text(row, 1)?)))
         })
         .optional()
@@ -190,15 +212,14 @@ fn recent_success(
         .ok()
         .and_then(|window| scope.now().checked_sub_signed(window))
         .map_or_else(String::new, format_db);
+    let made_by = MadeBy::of(&checked.job);
     scope
         .connection()
-        .prepare_cached(
-            "SELECT id FROM job_queue INDEXED BY job_queue_dedupe_status_completed_idx
-             WHERE dedupe_key = ?1 AND status = 'succeeded' AND plugin = ?2 AND command = ?3
-               AND replace(completed_at, 'T', ' ') >= ?4
-             ORDER BY completed_at DESC LIMIT 1",
-        )?
-        .query_row(params![key, checked.job.plugin, checked.job.command, since], |row| {
+        .prepare_cached(concat!(
+            earlier_job!("id"),
+            " AND status = 'succeeded' AND replace(completed_at, 'T', ' ') >= ?6 ORDER BY completed_at DESC LIMIT 1"
+        ))?
+        .query_row(params![key, checked.job.plugin, checked.job.command, made_by.parent, made_by.event, since], |row| {
             Ok(JobId::from(required_text(row, 0)?))
         })
         .optional()

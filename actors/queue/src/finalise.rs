@@ -44,7 +44,7 @@ pub(crate) enum Interruption {
 /// Stores the outcome of an attempt.
 pub(crate) fn finalise(scope: &Scope<'_>, prepared: &PreparedOutcome) -> Result<Finalised, QueueError> {
     let outcome = &*prepared.outcome;
-    scope.released(outcome.job.clone());
+    scope.released(outcome.job.clone(), outcome.attempt);
     let Some(job) = guarded(scope, outcome)? else { return Ok(Finalised::Stale) };
     let produced = produce(scope, &job, prepared.state.as_ref())?;
     let end = End {
@@ -269,8 +269,11 @@ fn requeue(
     Ok(status)
 }
 
+/// At most the last instant that the queue can tell from others, some centuries ahead: a wait that ends beyond it must not
+/// look like none.
 fn after(at: DateTime<Utc>, delay: Duration) -> DateTime<Utc> {
-    TimeDelta::from_std(delay).ok().and_then(|delay| at.checked_add_signed(delay)).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    let last = DateTime::from_timestamp_nanos(i64::MAX);
+    TimeDelta::from_std(delay).ok().and_then(|delay| at.checked_add_signed(delay)).map_or(last, |due| due.min(last))
 }
 
 /// The terminal end of a running job.

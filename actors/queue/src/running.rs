@@ -10,6 +10,7 @@ use crate::ClaimedJob;
 
 #[derive(Debug)]
 struct Attempt {
+    number: u32,
     plugin: Arc<str>,
     command: String,
     dedupe_key: Option<String>,
@@ -27,6 +28,7 @@ impl RunningAttempts {
     /// A committed claim is about to be handed out.
     pub(crate) fn begin(&mut self, job: &ClaimedJob) {
         let attempt = Attempt {
+            number: job.attempt,
             plugin: job.plugin.as_str().into(),
             command: job.command.clone(),
             dedupe_key: job.dedupe_key.clone(),
@@ -47,22 +49,31 @@ impl RunningAttempts {
         }
     }
 
-    /// Nobody runs the attempt any more. The lane that becomes free, when its row had been given up.
-    pub(crate) fn release(&mut self, job: &JobId) -> Option<Arc<str>> {
-        self.attempts.remove(job);
-        self.given_up.remove(job).map(|attempt| attempt.plugin)
+    /// Nobody runs this attempt any more. The lane that becomes free, when its row had been given up. Another attempt of
+    /// the job may be under way by now: that one stays.
+    pub(crate) fn release(&mut self, job: &JobId, number: u32) -> Option<Arc<str>> {
+        remove(&mut self.attempts, job, number);
+        remove(&mut self.given_up, job, number).map(|attempt| attempt.plugin)
     }
 
     /// Lanes of attempts that hold a place without a running row.
-    pub(crate) fn given_up_lanes(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.given_up.values().map(|attempt| &attempt.plugin)
+    pub(crate) fn given_up_lanes(&self, just_now: &[JobId]) -> impl Iterator<Item = &Arc<str>> {
+        self.given_up(just_now).map(|attempt| &attempt.plugin)
     }
 
     /// Whether the process of a job that was given up, or is just being given up, holds this key for this target.
     pub(crate) fn holds(&self, just_now: &[JobId], key: &str, plugin: &str, command: &str) -> bool {
-        let being_given_up = just_now.iter().filter_map(|job| self.attempts.get(job));
-        self.given_up.values().chain(being_given_up).any(|attempt| {
+        self.given_up(just_now).any(|attempt| {
             attempt.dedupe_key.as_deref() == Some(key) && &*attempt.plugin == plugin && attempt.command == command
         })
     }
+
+    /// Attempts of jobs that were given up, or are just being given up.
+    fn given_up(&self, just_now: &[JobId]) -> impl Iterator<Item = &Attempt> {
+        self.given_up.values().chain(just_now.iter().filter_map(|job| self.attempts.get(job)))
+    }
+}
+
+fn remove(attempts: &mut HashMap<JobId, Attempt>, job: &JobId, number: u32) -> Option<Attempt> {
+    if attempts.get(job)?.number == number { attempts.remove(job) } else { None }
 }

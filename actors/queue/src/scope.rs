@@ -50,7 +50,7 @@ pub(crate) struct Effects {
     /// Jobs that were given up while they ran.
     pub(crate) cancelled: Vec<JobId>,
     /// Attempts that nobody runs any more.
-    pub(crate) released: Vec<JobId>,
+    pub(crate) released: Vec<(JobId, u32)>,
 }
 
 impl Effects {
@@ -157,8 +157,8 @@ impl<'a> Scope<'a> {
         effects.cancelled.push(job);
     }
 
-    pub(crate) fn released(&self, job: JobId) {
-        self.effects.borrow_mut().released.push(job);
+    pub(crate) fn released(&self, job: JobId, attempt: u32) {
+        self.effects.borrow_mut().released.push((job, attempt));
     }
 
     pub(crate) fn install(&self, installed: Installed) {

@@ -56,6 +56,8 @@ pub enum DuplicateReason {
     Outstanding,
     /// It succeeded within the window: `recent_success`.
     RecentSuccess,
+    /// It was made by the very same event, which is delivered once more: no matter of keys.
+    SourceEvent,
 }
 
 /// What a configuration says about the queue: in force from one activation to the next.

@@ -355,3 +355,6 @@ fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
 fn nanos(at: DateTime<Utc>) -> i64 {
     at.timestamp_nanos_opt().unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

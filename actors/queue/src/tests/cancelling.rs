@@ -183,3 +183,22 @@ async fn processes_of_jobs_cancelled_while_they_ran_are_looked_for_after_a_kill(
     assert_eq!(site.store.jobs_with_leftovers().await.unwrap(), [ran]);
     assert!(site.store.recover().await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn a_late_result_of_an_earlier_attempt_does_not_free_what_the_present_one_holds() {
+    let site = Site::new().await;
+    let mut claims = site.activate(policy(1)).await;
+    let id = site.enqueue(keyed("echo", "k")).await;
+    let first = claim(&mut claims).await;
+    site.finish(&first, AttemptOutcome::Interrupted(crate::InterruptKind::Shutdown)).await;
+    let second = claim(&mut claims).await;
+    assert_eq!((second.id.clone(), second.attempt), (id.clone(), 2));
+    assert_eq!(site.finish(&first, succeeded()).await, Finalised::Stale);
+    cancel(&site, &id).await;
+    let next = site.enqueue(job("echo")).await;
+    assert_eq!(site.finish(&first, succeeded()).await, Finalised::Stale);
+    nothing_claimed(&site, &mut claims).await;
+    assert!(second.cancellation.is_cancelled(), "its process is told all the same");
+    assert_eq!(site.finish(&second, succeeded()).await, Finalised::Stale);
+    assert_eq!(claim(&mut claims).await.id, next);
+}

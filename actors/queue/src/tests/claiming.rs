@@ -223,3 +223,28 @@ async fn a_job_that_can_not_be_claimed_does_not_keep_others_from_running() {
     assert_eq!(site.queue.job(&damaged).await.unwrap().unwrap().status, JobStatus::Queued);
     assert_eq!(site.one::<i64>("SELECT count(*) FROM job_attempts"), 2);
 }
+
+#[tokio::test]
+async fn a_job_that_was_due_waits_again_when_the_clock_is_put_back() {
+    let site = Site::new().await;
+    let mut claims = site.activate(policy(1)).await;
+    let delayed = site.enqueue(job("echo")).await;
+    let claimed = claim(&mut claims).await;
+    site.finish(&claimed, failed(FailureReason::PluginError)).await;
+    let busy = site.enqueue(job("echo")).await;
+    let claimed = claim(&mut claims).await;
+    assert_eq!(claimed.id, busy);
+    // Due, but no worker is free.
+    site.advance(10);
+    nothing_claimed(&site, &mut claims).await;
+    site.advance(-8);
+    site.finish(&claimed, succeeded()).await;
+    nothing_claimed(&site, &mut claims).await;
+    site.advance(8);
+    assert_eq!(claim_after_a_write(&site, &mut claims).await.id, delayed);
+}
+
+async fn claim_after_a_write(site: &Site, claims: &mut UnboundedReceiver<ClaimedJob>) -> ClaimedJob {
+    site.store.write(|_| Ok(())).await.unwrap();
+    claim(claims).await
+}

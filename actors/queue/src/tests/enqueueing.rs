@@ -172,6 +172,29 @@ async fn a_redelivered_event_makes_no_second_job_and_siblings_of_one_event_are_n
     // The key of an earlier event counts.
     assert!(matches!(site.queue.enqueue(routed("e2")).await.unwrap(), Enqueued::Duplicate { .. }));
     assert_eq!(site.one::<i64>("SELECT count(*) FROM job_queue"), 3);
+
+    // It is the same when they have succeeded.
+    let mut claims = site.activate(policy(4)).await;
+    for _ in 0..2 {
+        let claimed = claim(&mut claims).await;
+        site.finish(&claimed, succeeded()).await;
+    }
+    let existing = first;
+    assert_eq!(
+        site.queue.enqueue(routed("e1")).await.unwrap(),
+        Enqueued::Duplicate { existing, status: JobStatus::Succeeded, reason: DuplicateReason::SourceEvent }
+    );
+    let second = claim(&mut claims).await;
+    site.finish(&second, succeeded()).await;
+    site.enqueue(routed("e1/pipe/other")).await;
+    assert_eq!(
+        site.queue.enqueue(keyed("echo", "k")).await.unwrap(),
+        Enqueued::Duplicate {
+            existing: site.column("SELECT id FROM job_queue WHERE status = 'running'")[0].as_str().into(),
+            status: JobStatus::Running,
+            reason: DuplicateReason::Outstanding
+        }
+    );
 }
 
 #[tokio::test]

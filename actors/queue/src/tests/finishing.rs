@@ -334,3 +334,23 @@ async fn whoever_hears_of_an_end_finds_it_stored() {
     let queued = seen.iter().filter(|(kind, _)| *kind == "job.enqueued");
     assert!(queued.clone().count() == 50 && queued.into_iter().all(|(_, status)| !status.is_empty()), "{seen:?}");
 }
+
+#[tokio::test]
+async fn a_delay_beyond_all_times_keeps_the_job_waiting() {
+    let site = Site::new().await;
+    let mut claims = site.activate(policy(1)).await;
+    for base in [Duration::from_secs(300 * 366 * 24 * 3600), Duration::MAX] {
+        let id = site.enqueue(job("echo")).await;
+        let claimed = claim(&mut claims).await;
+        assert_eq!(claimed.id, id);
+        let outcome =
+            AttemptOutcome::Failed { reason: FailureReason::PluginError, error: "it broke".into(), backoff_base: base };
+        assert_eq!(site.finish(&claimed, outcome).await, stored(JobStatus::Queued));
+        nothing_claimed(&site, &mut claims).await;
+        // Read anew from the rows.
+        site.other().execute("UPDATE job_queue SET last_error = last_error", []).unwrap();
+        nothing_claimed(&site, &mut claims).await;
+    }
+    let due = site.column("SELECT DISTINCT next_retry_at FROM job_queue");
+    assert_eq!(due, ["2262-04-11 23:47:16.854775807Z"]);
+}

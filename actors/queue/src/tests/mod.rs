@@ -5,6 +5,7 @@ mod busy;
 mod cancelling;
 mod claiming;
 mod enqueueing;
+mod fairness;
 mod files;
 mod finishing;
 mod generations;
@@ -17,6 +18,7 @@ mod reading;
 mod retrying;
 pub(crate) mod statements;
 mod waiting;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use ductile_model::JobId;
 use rusqlite::ErrorCode;
 use tracing::{debug, error, warn};
 
@@ -96,7 +97,7 @@ impl Writer {
         if version == self.data_version && !self.board.is_stale() {
             return Ok(());
         }
-        self.load_board()?;
+        self.load_board(&[])?;
         if version != self.data_version {
             debug!("another process wrote to the state database; queue read anew");
             self.data_version = version;
@@ -105,10 +106,11 @@ impl Writer {
         Ok(())
     }
 
-    /// Reads the rows, and adds what they do not tell.
-    fn load_board(&mut self) -> rusqlite::Result<()> {
+    /// Reads the rows, and adds what they do not tell: processes of jobs that were given up, in this very transaction or
+    /// before.
+    fn load_board(&mut self, just_now: &[JobId]) -> rusqlite::Result<()> {
         self.board = Board::load(&self.connection)?;
-        for plugin in self.running.given_up_lanes() {
+        for plugin in self.running.given_up_lanes(just_now) {
             self.board.occupy(plugin);
         }
         Ok(())
@@ -175,12 +177,16 @@ impl Writer {
     }
 
     fn claim(&mut self, effects: &Effects) -> Result<Vec<ClaimedJob>, Undone> {
+        if self.claimer.is_none() {
+            return Ok(Vec::new());
+        }
         let now = self.clock.now();
-        if self.claimer.is_some() && self.board.is_stale() {
-            self.load_board()?;
+        self.board.promote(nanos(now));
+        if self.board.is_stale() {
+            self.load_board(&effects.cancelled)?;
+            self.board.promote(nanos(now));
         }
         let Some(claimer) = &self.claimer else { return Ok(Vec::new()) };
-        self.board.promote(nanos(now));
         if self.board.next(&claimer.policy, &HashSet::new()).is_none() {
             return Ok(Vec::new());
         }
@@ -248,8 +254,8 @@ impl Writer {
         for job in effects.cancelled {
             self.running.give_up(job);
         }
-        for job in effects.released {
-            if let Some(plugin) = self.running.release(&job) {
+        for (job, attempt) in effects.released {
+            if let Some(plugin) = self.running.release(&job, attempt) {
                 self.board.release(&plugin);
                 self.claim_soon = true;
             }
@@ -286,7 +292,7 @@ impl Writer {
     }
 }
 
-fn interrupted(job: ClaimedJob, now: DateTime<Utc>) -> Finalise {
+pub(super) fn interrupted(job: ClaimedJob, now: DateTime<Utc>) -> Finalise {
     Finalise {
         job: job.id,
         attempt: job.attempt,
