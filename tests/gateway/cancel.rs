@@ -225,7 +225,15 @@ fn with_its_tree_everything_that_a_job_caused_is_cancelled_as_far_as_it_is_activ
     busy.iter().for_each(|job| drop(gateway.wait_for_status(job, |status| status == "running")));
     insert_child(&site, "later", &root, "route", 5);
     assert_eq!(gateway.post(&format!("/job/{root}/cancel"), &json!({})).status, 409, "alone it is over");
-    assert_eq!(gateway.post(&format!("/job/{root}/cancel?tree=true"), &json!({})).status, 200);
+    let below = gateway.post(&format!("/job/{root}/cancel?tree=true"), &json!({}));
+    assert_eq!(
+        (below.status, &below.body),
+        (200, &json!({"job_id": root, "status": "succeeded", "cancelled": ["later"]}))
+    );
+    insert_child(&site, "latest", &root, "route", 6);
+    let said = command(&site, &gateway, &[&root, "--tree"]);
+    let text = format!("Job {root} was succeeded before; cancelled of what it caused: 1\n");
+    assert_eq!((said.status.code(), String::from_utf8(said.stdout)), (Some(0), Ok(text)));
     assert_eq!(site.query::<String>("SELECT status FROM job_queue WHERE id = 'later'"), "dead");
     assert_eq!(gateway.get(&format!("/job/{root}")).body["status"], "succeeded");
 }

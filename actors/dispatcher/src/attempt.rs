@@ -82,14 +82,11 @@ impl Failure {
 /// Runs one attempt to its outcome. Blocks while its process runs: for a thread of its own.
 pub(crate) async fn run(job: &ClaimedJob, deps: &Deps, control: &Arc<Control>) -> Finalise {
     let begun = Instant::now();
-    let label = JobLabel::of(job);
-    deps.hub.publish("job.started", events::job_started(&label, job));
-    if job.submitted_by == deps.service && job.command == "poll" {
-        deps.hub.publish("poll.started", events::poll_started(&label, job));
-    }
-    let conclusion = match attempt(job, &label, deps, control, begun).await {
-        Ok(conclusion) => conclusion,
-        Err(Failure { reason, error }) => conclude::failed(reason, error, deps.catalogue.backoff_base(&job.plugin)),
+    let conclusion = if control.is_ordered() {
+        // Given up before anything was done for it: nothing begins, and nobody hears of a beginning.
+        conclude::withheld()
+    } else {
+        begin(job, deps, control, begun).await
     };
     Finalise {
         job: job.id.clone(),
@@ -101,6 +98,18 @@ pub(crate) async fn run(job: &ClaimedJob, deps: &Deps, control: &Arc<Control>) -
         duration: begun.elapsed(),
         spawned: control.has_spawned(),
         stopwatch: conclusion.stopwatch,
+    }
+}
+
+async fn begin(job: &ClaimedJob, deps: &Deps, control: &Arc<Control>, begun: Instant) -> Conclusion {
+    let label = JobLabel::of(job);
+    deps.hub.publish("job.started", events::job_started(&label, job));
+    if job.submitted_by == deps.service && job.command == "poll" {
+        deps.hub.publish("poll.started", events::poll_started(&label, job));
+    }
+    match attempt(job, &label, deps, control, begun).await {
+        Ok(conclusion) => conclusion,
+        Err(Failure { reason, error }) => conclude::failed(reason, error, deps.catalogue.backoff_base(&job.plugin)),
     }
 }
 

@@ -274,7 +274,8 @@ async fn store(outcome: Finalise, sink: &dyn Sink) {
     match sink.store(outcome).await {
         Ok(Finalised::Stored(status)) => tracing::debug!(job_id = %job, attempt, %status, "attempt finished"),
         Ok(Finalised::Stale) => {
-            tracing::warn!(job_id = %job, attempt, "outcome came too late: the job is no longer running this attempt");
+            // The queue has warned of it.
+            tracing::debug!(job_id = %job, attempt, "outcome came too late: the job is no longer running this attempt");
         }
         // The queue has said why, with the outcome; the process ends and the row is recovered at the next start.
         Err(error) => tracing::error!(job_id = %job, attempt, %error, "outcome could not be stored"),

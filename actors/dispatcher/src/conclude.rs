@@ -7,6 +7,7 @@ use ductile_config::Manifest;
 use ductile_model::{EventHub, FailureReason};
 use ductile_queue::{AttemptOutcome, InterruptKind, ProcessEnding, StateUpdate, Stopwatch};
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::events::{self, JobLabel};
 use crate::json;
@@ -40,7 +41,7 @@ pub(crate) struct Timing {
     pub(crate) began: Instant,
     /// The exit of that was seen.
     pub(crate) exited: Instant,
-    /// Wall clock, about when the exit was seen.
+    /// Wall clock, after the pipes were served to their end: about now.
     pub(crate) now: DateTime<Utc>,
 }
 
@@ -159,15 +160,20 @@ fn ending(verdict: &Verdict) -> ProcessEnding {
 
 fn stopwatch(ending: ProcessEnding, spans: String, timing: &Timing) -> Stopwatch {
     let process = timing.exited.saturating_duration_since(timing.began);
+    let exited_at = back(timing.now, timing.exited.elapsed());
     Stopwatch {
-        entered_at: TimeDelta::from_std(process).map_or(timing.now, |process| timing.now - process),
-        exited_at: timing.now,
+        entered_at: back(exited_at, process),
+        exited_at,
         process,
         before: timing.began.saturating_duration_since(timing.begun),
         after: timing.exited.elapsed(),
         ending,
         spans,
     }
+}
+
+fn back(at: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
+    TimeDelta::from_std(by).ok().and_then(|by| at.checked_sub_signed(by)).unwrap_or(at)
 }
 
 /// The spans that the plugin reports, within the caps; whatever it says, the attempt's verdict stands.
@@ -179,6 +185,11 @@ fn spans(stdout: &str, terms: &Terms<'_>) -> String {
         tracing::warn!(job_id = %job_id, plugin, command, dropped, max, "plugin reported too many spans; some are dropped");
     }
     let json = terms.guard.clean(json);
+    // A secret may hold what structures JSON.
+    if serde_json::from_str::<&RawValue>(&json).is_err() {
+        tracing::warn!(job_id = %job_id, plugin, command, "spans of a plugin are no JSON without a secret; all are dropped");
+        return NO_SPANS.to_owned();
+    }
     if json.len() <= SPANS_CAP {
         return json;
     }

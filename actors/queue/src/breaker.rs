@@ -58,11 +58,12 @@ fn after(before: &BreakerRow, verdict: Verdict, job: &JobId, at: DateTime<Utc>, 
     }
 }
 
-/// Whether an open one has been so for long enough. A time that can not be read must not hold jobs back for ever.
+/// Whether an open one has been so for long enough. A time that can not be read, or of a clock that was wrong, must not
+/// hold jobs back for ever.
 fn has_cooled_down(breaker: &BreakerRow, now: DateTime<Utc>, reset_after: Duration) -> bool {
     let Some(opened) = breaker.opened_at else { return true };
     let ends = TimeDelta::from_std(reset_after).ok().and_then(|wait| opened.checked_add_signed(wait));
-    ends.is_some_and(|ends| now >= ends)
+    opened > now || ends.is_some_and(|ends| now >= ends)
 }
 
 /// Counts the final outcome of a scheduled job. Outcomes of other producers' jobs do not count.

@@ -27,19 +27,22 @@ pub(crate) fn give_up(scope: &Scope<'_>, target: &CancelTarget, text: &str) -> R
             _ => continue,
         }
         cancel(scope, &job, text)?;
-        info!(
-            job_id = job.id.as_str(),
-            plugin = &*job.plugin,
-            was = job.status.as_str(),
-            reason = text,
-            "job cancelled"
-        );
     }
     match target {
         CancelTarget::Job(id) | CancelTarget::Tree(id) if queued.is_empty() && running.is_empty() => {
             not_active(connection, id)
         }
         _ => Ok(Cancelled::Done { queued, running }),
+    }
+}
+
+/// Says what was cancelled, once it is.
+pub(crate) fn tell(outcome: &Result<Cancelled, QueueError>, text: &str) {
+    let Ok(Cancelled::Done { queued, running }) = outcome else { return };
+    for (ids, was) in [(queued, JobStatus::Queued), (running, JobStatus::Running)] {
+        for id in ids {
+            info!(job_id = id.as_str(), was = was.as_str(), reason = text, "job cancelled");
+        }
     }
 }
 

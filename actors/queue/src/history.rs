@@ -1,12 +1,12 @@
 //! The history of reloads. An older database may lack the table: then there is a warning and no history.
 
 use ductile_model::{Outcome, SnapshotId, format_db, parse_stored};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use crate::additive::soft;
 use crate::rows::{required_text, text};
 use crate::scope::Scope;
-use crate::{QueueError, ReloadEntry, ReloadRecord};
+use crate::{QueueError, ReloadEntry, ReloadRecord, schema};
 
 const TABLE: &str = "reload_history";
 
@@ -85,10 +85,7 @@ fn close(
 
 /// Newest first.
 pub(crate) fn newest(connection: &Connection, limit: u32) -> rusqlite::Result<Vec<ReloadRecord>> {
-    let table: Option<i64> = connection
-        .query_row("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'reload_history'", [], |row| row.get(0))
-        .optional()?;
-    if table.is_none() {
+    if !schema::has_table(connection, TABLE)? {
         return Ok(Vec::new());
     }
     let mut statement = connection.prepare(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use ductile_model::{format_db, parse_stored};
 use rusqlite::{Connection, OptionalExtension, params};
-use tracing::{info, warn};
+use tracing::{debug, info};
 
 use crate::additive::soft;
 use crate::retention::before;
@@ -18,6 +18,10 @@ use crate::{QueueError, Store, schema, stopwatch};
 const NAME: &str = "stopwatch";
 const ROLLUP: &str = "job_stopwatch_rollup_daily";
 const HEARTBEAT: &str = "janitor_heartbeat";
+/// Without it the search for old rows would read the whole table under the write lock.
+const RAW_INDEX: &str = "job_stopwatch_plugin_recorded_idx";
+/// A day counts as finished so long after its end: its last rows may be on their way.
+const SETTLED: TimeDelta = TimeDelta::minutes(5);
 /// Time between two runs, over restarts too.
 const EVERY: TimeDelta = TimeDelta::hours(1);
 /// Rows that go in one transaction, and in one run.
@@ -57,14 +61,16 @@ impl Store {
     /// # Errors
     /// The database failed; the heartbeat says so where it can.
     pub async fn run_janitor(&self, now: DateTime<Utc>, keep: Duration) -> Result<Option<JanitorRun>, QueueError> {
-        if !self.read(move |connection| is_due(connection, now)).await? {
+        let ran = *self.janitor_ran();
+        if !self.read(move |connection| is_due(connection, ran, now)).await? {
             return Ok(None);
         }
+        *self.janitor_ran() = Some(now);
         let mut run = JanitorRun::default();
         let outcome = self.janitor(now, keep, &mut run).await;
         let error = outcome.as_ref().err().map(ToString::to_string);
-        self.write(move |scope| beat(scope, run, error.as_deref())).await?;
-        outcome?;
+        let beaten = self.write(move |scope| beat(scope, run, error.as_deref())).await;
+        outcome.and(beaten)?;
         if run != JanitorRun::default() {
             info!(rolled_up = run.rolled_up, deleted = run.deleted, "timings summed up");
         }
@@ -72,46 +78,72 @@ impl Store {
     }
 
     async fn janitor(&self, now: DateTime<Utc>, keep: Duration, run: &mut JanitorRun) -> Result<(), QueueError> {
-        let days = self.read(move |connection| days_to_sum_up(connection, now)).await?;
+        let finished = format_db(now - SETTLED);
+        let finished = day_of(&finished).to_owned();
+        let days = self.read(move |connection| raw_days(connection, &finished, Summed::No)).await?;
         for (day, plugins) in days {
             let read_day = day.clone();
             let summaries = self.read(move |connection| summaries(connection, &read_day, &plugins)).await?;
             run.rolled_up += self.write(move |scope| write_day(scope, &day, &summaries)).await?;
         }
-        let plugins = self.read(all_plugins).await?;
-        for plugin in plugins {
-            while run.deleted < PER_RUN {
-                let (plugin, older) = (plugin.clone(), before(now, keep));
-                let gone = self.write(move |scope| delete_raw(scope, &plugin, &older)).await?;
-                run.deleted += gone;
-                if gone < STEP {
-                    break;
-                }
+        let older = before(now, keep);
+        let until = older.clone();
+        let days = self.read(move |connection| days_to_delete(connection, &until)).await?;
+        for (day, plugins) in days {
+            for plugin in plugins {
+                self.delete_raw(&plugin, &day, &older, run).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes old rows of a plugin's day away, as long as the run has not done enough.
+    async fn delete_raw(&self, plugin: &str, day: &str, older: &str, run: &mut JanitorRun) -> Result<(), QueueError> {
+        while run.deleted < PER_RUN {
+            let (plugin, day, older) = (plugin.to_owned(), day.to_owned(), older.to_owned());
+            let gone = self.write(move |scope| delete_raw(scope, &plugin, &day, &older)).await?;
+            run.deleted += gone;
+            if gone < STEP {
+                break;
             }
         }
         Ok(())
     }
 }
 
-fn is_due(connection: &Connection, now: DateTime<Utc>) -> rusqlite::Result<bool> {
-    for table in [stopwatch::TABLE, ROLLUP, HEARTBEAT] {
+/// `ran` is the last run of this process: a database that has no heartbeat does not tell of any.
+fn is_due(connection: &Connection, ran: Option<DateTime<Utc>>, now: DateTime<Utc>) -> rusqlite::Result<bool> {
+    for table in [stopwatch::TABLE, ROLLUP] {
         if !schema::has_table(connection, table)? {
             return Ok(false);
         }
+    }
+    let last = last_beat(connection)?.or(ran);
+    // A run in the future is of a clock that was wrong.
+    Ok(last.is_none_or(|last| now - last >= EVERY || last > now))
+}
+
+fn last_beat(connection: &Connection) -> rusqlite::Result<Option<DateTime<Utc>>> {
+    if !schema::has_table(connection, HEARTBEAT)? {
+        return Ok(None);
     }
     let last = connection
         .prepare_cached("SELECT last_run_at FROM janitor_heartbeat WHERE name = ?1")?
         .query_row([NAME], |row| text(row, 0))
         .optional()?;
-    let last = last.flatten().as_deref().and_then(parse_stored);
-    // A run in the future is of a clock that was wrong.
-    Ok(last.is_none_or(|last| now - last >= EVERY || last > now))
+    Ok(last.flatten().as_deref().and_then(parse_stored))
 }
 
-/// Finished days that have raw rows and no summary, with the plugins that ran on each. The index is walked from one
-/// plugin and day to the next, so the price is that of the answer.
-fn days_to_sum_up(connection: &Connection, now: DateTime<Utc>) -> rusqlite::Result<BTreeMap<String, Vec<String>>> {
-    let today = day_of(&format_db(now)).to_owned();
+/// Whether a day has its summary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Summed {
+    Yes,
+    No,
+}
+
+/// Days with raw rows recorded before `until`, with the plugins that ran on each. The index is walked from one plugin
+/// and day to the next, so the price is that of the answer.
+fn raw_days(connection: &Connection, until: &str, summed: Summed) -> rusqlite::Result<BTreeMap<String, Vec<String>>> {
     let done: BTreeSet<String> = connection
         .prepare_cached("SELECT DISTINCT day_utc FROM job_stopwatch_rollup_daily")?
         .query_map([], |row| required_text(row, 0))?
@@ -121,19 +153,30 @@ fn days_to_sum_up(connection: &Connection, now: DateTime<Utc>) -> rusqlite::Resu
     let mut days: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for plugin in all_plugins(connection)? {
         let mut from = String::new();
-        while let Some(first) = next.query_row([&plugin, &from], |row| text(row, 0))? {
+        while let Some(first) = next.query_row([&plugin, &from], |row| text(row, 0))?.filter(|first| **first < *until) {
             let day = day_of(&first).to_owned();
-            if day >= today {
-                break;
-            }
-            // Greater than every time of the day, and no greater than any of the next.
-            from = format!("{day}~");
-            if !done.contains(&day) {
+            from = end_of(&day);
+            if done.contains(&day) == (summed == Summed::Yes) {
                 days.entry(day).or_default().push(plugin.clone());
             }
         }
     }
     Ok(days)
+}
+
+/// Days that are summed up and have rows that are old. Late rows of such a day go with it: what is summed up stays as
+/// it is. None without the index that leads to them.
+fn days_to_delete(connection: &Connection, older: &str) -> rusqlite::Result<BTreeMap<String, Vec<String>>> {
+    if !schema::has_index(connection, RAW_INDEX)? {
+        debug!(index = RAW_INDEX, "old timings are not deleted: an index is missing; run \"ductile system migrate\"");
+        return Ok(BTreeMap::new());
+    }
+    raw_days(connection, older, Summed::Yes)
+}
+
+/// Greater than every time of the day, and no greater than any of the next.
+fn end_of(day: &str) -> String {
+    format!("{day}~")
 }
 
 fn day_of(stored: &str) -> &str {
@@ -222,23 +265,18 @@ fn write_day(scope: &Scope<'_>, day: &str, summaries: &[Summary]) -> Result<usiz
     Ok(written)
 }
 
-pub(crate) const DELETE_RAW: &str = "DELETE FROM job_stopwatch WHERE id IN (
-     SELECT s.id FROM job_stopwatch s
-     WHERE s.plugin = ?1 AND s.recorded_at < ?2
-       AND EXISTS (SELECT 1 FROM job_stopwatch_rollup_daily r
-                   WHERE r.plugin = s.plugin AND r.pipeline = ifnull(s.pipeline, '') AND r.step_id = ifnull(s.step_id, '')
-                     AND r.status = s.status AND r.day_utc = substr(s.recorded_at, 1, 10))
-     ORDER BY s.recorded_at LIMIT ?3)";
+const DELETE_RAW: &str = "DELETE FROM job_stopwatch WHERE id IN (
+     SELECT id FROM job_stopwatch INDEXED BY job_stopwatch_plugin_recorded_idx
+     WHERE plugin = ?1 AND recorded_at >= ?2 AND recorded_at < ?3 ORDER BY recorded_at LIMIT ?4)";
 
-fn delete_raw(scope: &Scope<'_>, plugin: &str, older: &str) -> Result<usize, QueueError> {
+fn delete_raw(scope: &Scope<'_>, plugin: &str, day: &str, older: &str) -> Result<usize, QueueError> {
     let step = i64::try_from(STEP).unwrap_or(i64::MAX);
-    Ok(scope.connection().prepare_cached(DELETE_RAW)?.execute(params![plugin, older, step])?)
+    let until = end_of(day);
+    let until = older.min(&until);
+    Ok(scope.connection().prepare_cached(DELETE_RAW)?.execute(params![plugin, day, until, step])?)
 }
 
 fn beat(scope: &Scope<'_>, run: JanitorRun, error: Option<&str>) -> Result<(), QueueError> {
-    if let Some(error) = error {
-        warn!(error, "timings could not be summed up; tried again in an hour");
-    }
     soft(HEARTBEAT, || {
         scope
             .connection()

@@ -77,7 +77,8 @@ pub use open::{SchemaGap, schema_gaps};
 pub use prune::{ChangeMode, StopwatchFilter, StopwatchPart};
 pub use reader::Reader;
 pub use report::{
-    AttemptRow, CausedJob, ContextRow, FactRow, FoundJob, JobRef, LogFilter, LogRow, Retries, TransitionRow,
+    AttemptRow, CausedJob, ContextRow, FactRow, FoundJob, InspectPart, Inspection, JobRef, LogFilter, LogRow, Retries,
+    TransitionRow,
 };
 pub use retention::{Pruned, Retention};
 pub use retry::{Attempts, Retried, RetryFilter, RetryReport, RetryRequest, RetryScope, RetrySelection, RetrySkip};

@@ -21,19 +21,34 @@ const LONGEST_LIST: usize = 500;
 /// What the event of a job that was retried by hand begins with: `retry:<original>/<job>`.
 const RETRY: &str = "retry:";
 
-/// The retries of a job: they have its parent, and their event names it. The index of events leads to them.
+/// The retries of a job: they have its parent, and their event names it. The index of events leads to them. `0` comes
+/// right after `/`.
 const RETRIES: &str = "SELECT id FROM job_queue INDEXED BY job_queue_event_source_idx
-     WHERE parent_job_id IS ?1 AND source_event_id IS NOT NULL AND source_event_id >= ?2 AND source_event_id < ?3
+     WHERE parent_job_id IS ?1 AND source_event_id IS NOT NULL
+       AND source_event_id >= 'retry:' || ?2 || '/' AND source_event_id < 'retry:' || ?2 || '0'
      ORDER BY created_at, id";
+
+/// Condition on a job `q`: none of these is there.
+pub(crate) const NOT_RETRIED: &str = "NOT EXISTS (SELECT 1 FROM job_queue r INDEXED BY job_queue_event_source_idx
+     WHERE r.parent_job_id IS q.parent_job_id AND r.source_event_id IS NOT NULL
+       AND r.source_event_id >= 'retry:' || q.id || '/' AND r.source_event_id < 'retry:' || q.id || '0')";
+
+/// The event of a job that retries another.
+pub(crate) fn retry_event(original: &JobId, retry: &JobId) -> String {
+    format!("{RETRY}{original}/{retry}")
+}
 
 /// How a job stands to others by retries.
 pub(crate) fn retries(connection: &Connection, job: &JobView) -> rusqlite::Result<Retries> {
-    let parent = job.parent_job_id.as_ref().map(JobId::as_str);
-    // `0` comes right after `/`.
-    let (from, to) = (format!("{RETRY}{}/", job.id), format!("{RETRY}{}0", job.id));
+    let by = retries_of(connection, &job.id, job.parent_job_id.as_ref().map(JobId::as_str))?;
+    Ok(Retries { of: retry_of(job.source_event_id.as_deref()), by })
+}
+
+/// The retries of a job with this parent, oldest first.
+pub(crate) fn retries_of(connection: &Connection, id: &JobId, parent: Option<&str>) -> rusqlite::Result<Vec<JobId>> {
     let mut statement = connection.prepare_cached(RETRIES)?;
-    let rows = statement.query_map(params![parent, from, to], |row| required_text(row, 0).map(JobId::from))?;
-    Ok(Retries { of: retry_of(job.source_event_id.as_deref()), by: rows.collect::<rusqlite::Result<_>>()? })
+    let rows = statement.query_map(params![parent, id.as_str()], |row| required_text(row, 0).map(JobId::from))?;
+    rows.collect()
 }
 
 fn retry_of(source_event: Option<&str>) -> Option<JobId> {
@@ -257,7 +272,7 @@ mod tests {
         connection.execute_batch(crate::schema::SCHEMA).unwrap();
         for parent in [None, Some("p")] {
             let plan: String = connection
-                .query_row(&format!("EXPLAIN QUERY PLAN {RETRIES}"), params![parent, "a", "b"], |row| row.get(3))
+                .query_row(&format!("EXPLAIN QUERY PLAN {RETRIES}"), params![parent, "a"], |row| row.get(3))
                 .unwrap();
             assert!(plan.starts_with("SEARCH job_queue USING INDEX job_queue_event_source_idx"), "{plan}");
             assert!(plan.contains("(parent_job_id=? AND source_event_id>? AND source_event_id<?)"), "{plan}");

@@ -58,8 +58,8 @@ pub(crate) fn batch(
     (after, limit): (i64, u64),
     mode: ChangeMode,
 ) -> rusqlite::Result<Batch> {
-    let rows = candidates(connection, part, filter, after)?;
-    let next = rows.last().map(|(id, _)| *id).filter(|_| rows.len() as u64 == BATCH);
+    let Some((last, next)) = page(connection, after)? else { return Ok(Batch { affected: 0, next: None }) };
+    let rows = candidates(connection, part, filter, (after, last))?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let edits: Vec<Edit> = rows.iter().filter_map(|(id, subs)| edit(part, *id, subs)).take(limit).collect();
     if mode == ChangeMode::Apply {
@@ -77,14 +77,27 @@ pub enum ChangeMode {
     Preview,
 }
 
+/// The last of the next rows, matching or not, and where the page after them goes on; `None` when there is no row.
+fn page(connection: &Connection, after: i64) -> rusqlite::Result<Option<(i64, Option<i64>)>> {
+    let sql = format!(
+        "SELECT max(id), count(*) = {BATCH}
+         FROM (SELECT id FROM job_stopwatch WHERE id > ?1 ORDER BY id LIMIT {BATCH})"
+    );
+    connection.prepare_cached(&sql)?.query_row([after], |row| {
+        let (last, is_full): (Option<i64>, bool) = (row.get(0)?, row.get(1)?);
+        Ok(last.map(|last| (last, Some(last).filter(|_| is_full))))
+    })
+}
+
 fn candidates(
     connection: &Connection,
     part: &StopwatchPart,
     filter: &StopwatchFilter,
-    after: i64,
+    (after, last): (i64, i64),
 ) -> rusqlite::Result<Vec<(i64, String)>> {
     let mut conditions = Conditions::default();
     conditions.add("id > ?", after);
+    conditions.add("id <= ?", last);
     conditions.add("replace(recorded_at, 'T', ' ') < ?", format_db(filter.older_than));
     for (clause, value) in
         [("plugin = ?", &filter.plugin), ("step_id = ?", &filter.step), ("status = ?", &filter.status)]
@@ -100,7 +113,7 @@ fn candidates(
             "subs_json"
         }
     };
-    let sql = format!("SELECT id, {subs} FROM job_stopwatch {} ORDER BY id LIMIT {BATCH}", conditions.sql());
+    let sql = format!("SELECT id, {subs} FROM job_stopwatch {} ORDER BY id", conditions.sql());
     let mut statement = connection.prepare_cached(&sql)?;
     let rows =
         statement.query_map(params_from_iter(conditions.values()), |row| Ok((row.get(0)?, required_text(row, 1)?)))?;

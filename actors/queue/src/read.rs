@@ -157,7 +157,7 @@ impl Conditions {
     }
 
     /// Adds a comparison with a pair of values.
-    fn add_pair(&mut self, comparison: &str, first: String, second: String) {
+    pub(crate) fn add_pair(&mut self, comparison: &str, first: impl Into<Value>, second: impl Into<Value>) {
         self.values.extend([first.into(), second.into()]);
         self.clauses.push(format!("{comparison}(?{}, ?{})", self.values.len() - 1, self.values.len()));
     }

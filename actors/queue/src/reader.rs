@@ -8,13 +8,9 @@ use rusqlite::{Connection, params_from_iter};
 use crate::facts::current_state;
 use crate::open::readable;
 use crate::read::{self, Conditions, time};
-use crate::report::{
-    AttemptRow, CausedJob, ContextRow, FactRow, FoundJob, JobRef, LogFilter, LogRow, Retries, TransitionRow,
-};
+use crate::report::{AttemptRow, FactRow, FoundJob, InspectPart, Inspection, LogFilter, LogRow, TransitionRow};
 use crate::rows::{required_text, text};
-use crate::{
-    AttemptLog, BreakerReport, JobView, ReloadRecord, StoreError, TreeNode, breaker_rows, history, lineage, schema,
-};
+use crate::{BreakerReport, JobView, ReloadRecord, StoreError, TreeNode, breaker_rows, history, lineage, schema};
 
 /// The end of an attempt in one form, without the zone: older rows have a `T` and fewer digits.
 const ENDED: &str = "substr(rtrim(replace(completed_at, 'T', ' '), 'Z') || iif(instr(completed_at, '.'), '', '.')
@@ -68,82 +64,20 @@ impl Reader {
         self.read(|connection| read::job(connection, id))
     }
 
+    /// A job in full, in one transaction: no part is older or newer than another.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn inspect(&self, id: &JobId, parts: &[InspectPart]) -> Result<Option<Inspection>, StoreError> {
+        self.read(|connection| inspect(connection, id, parts))
+    }
+
     /// The job and everything it caused.
     ///
     /// # Errors
     /// The database failed.
     pub fn tree(&self, root: &JobId) -> Result<Option<Vec<TreeNode>>, StoreError> {
         self.read(|connection| read::tree(connection, root))
-    }
-
-    /// Finished attempts with what they printed, oldest first.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub fn attempts(&self, id: &JobId) -> Result<Vec<AttemptLog>, StoreError> {
-        self.read(|connection| read::attempts(connection, id))
-    }
-
-    /// Changes of state, oldest first.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub fn transitions(&self, id: &JobId) -> Result<Vec<TransitionRow>, StoreError> {
-        self.read(|connection| {
-            rows(
-                connection,
-                "SELECT from_status, to_status, reason, created_at FROM job_transitions WHERE job_id = ?1 ORDER BY id",
-                id.as_str(),
-                |row| {
-                    Ok(TransitionRow {
-                        from_status: text(row, 0)?,
-                        to_status: required_text(row, 1)?,
-                        reason: text(row, 2)?,
-                        created_at: time(row, 3)?,
-                    })
-                },
-            )
-        })
-    }
-
-    /// Claims, oldest first.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub fn attempt_rows(&self, id: &JobId) -> Result<Vec<AttemptRow>, StoreError> {
-        self.read(|connection| {
-            rows(
-                connection,
-                "SELECT attempt, created_at FROM job_attempts WHERE job_id = ?1 ORDER BY attempt",
-                id.as_str(),
-                |row| Ok(AttemptRow { attempt: row.get(0)?, created_at: time(row, 1)? }),
-            )
-        })
-    }
-
-    /// Jobs that this one produced, oldest first.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub fn children(&self, id: &JobId) -> Result<Vec<JobRef>, StoreError> {
-        self.read(|connection| lineage::children(connection, id))
-    }
-
-    /// Everything that this job caused, each behind its parent and the children of one oldest first; at most a
-    /// thousand.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub fn caused(&self, id: &JobId) -> Result<Vec<CausedJob>, StoreError> {
-        self.read(|connection| lineage::caused(connection, id))
-    }
-
-    /// The job that this one retries by hand, and the jobs that retry this one, oldest first.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub fn retries(&self, job: &JobView) -> Result<Retries, StoreError> {
-        self.read(|connection| lineage::retries(connection, job))
     }
 
     /// The breaker of a pair, with its latest changes.
@@ -160,22 +94,6 @@ impl Reader {
     /// The database failed.
     pub fn missing_tables(&self) -> Result<Vec<(&'static str, &'static str)>, StoreError> {
         self.read(schema::missing_additive)
-    }
-
-    /// Facts that this job wrote, in the order of the manifest.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub fn facts(&self, id: &JobId) -> Result<Vec<FactRow>, StoreError> {
-        self.read(|connection| facts_of(connection, id))
-    }
-
-    /// The chain of contexts from its root to this one; empty when the context is gone.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub fn contexts(&self, leaf: &str) -> Result<Vec<ContextRow>, StoreError> {
-        self.read(|connection| lineage::contexts(connection, leaf))
     }
 
     /// Matching log rows before the limit, and the newest of them.
@@ -206,6 +124,47 @@ fn rows<T>(
     rows.collect()
 }
 
+fn inspect(connection: &Connection, id: &JobId, parts: &[InspectPart]) -> rusqlite::Result<Option<Inspection>> {
+    let Some(job) = read::job(connection, id)? else { return Ok(None) };
+    let (caused, log) = (parts.contains(&InspectPart::Caused), parts.contains(&InspectPart::Log));
+    let contexts = match &job.event_context_id {
+        Some(leaf) => lineage::contexts(connection, leaf)?,
+        None => Vec::new(),
+    };
+    Ok(Some(Inspection {
+        contexts,
+        transitions: transitions(connection, id)?,
+        attempts: rows(
+            connection,
+            "SELECT attempt, created_at FROM job_attempts WHERE job_id = ?1 ORDER BY attempt",
+            id.as_str(),
+            |row| Ok(AttemptRow { attempt: row.get(0)?, created_at: time(row, 1)? }),
+        )?,
+        children: lineage::children(connection, id)?,
+        facts: facts_of(connection, &job)?,
+        retries: lineage::retries(connection, &job)?,
+        caused: caused.then(|| lineage::caused(connection, id)).transpose()?,
+        log: log.then(|| read::attempts(connection, id)).transpose()?,
+        job,
+    }))
+}
+
+fn transitions(connection: &Connection, id: &JobId) -> rusqlite::Result<Vec<TransitionRow>> {
+    rows(
+        connection,
+        "SELECT from_status, to_status, reason, created_at FROM job_transitions WHERE job_id = ?1 ORDER BY id",
+        id.as_str(),
+        |row| {
+            Ok(TransitionRow {
+                from_status: text(row, 0)?,
+                to_status: required_text(row, 1)?,
+                reason: text(row, 2)?,
+                created_at: time(row, 3)?,
+            })
+        },
+    )
+}
+
 fn find_job(connection: &Connection, part: &str) -> rusqlite::Result<FoundJob> {
     if read::status(connection, &JobId::from(part))?.is_some() {
         return Ok(FoundJob::One(JobId::from(part)));
@@ -233,14 +192,13 @@ fn find_job(connection: &Connection, part: &str) -> rusqlite::Result<FoundJob> {
 
 /// Facts have no index by job. They are looked for where the job's plugin wrote them, from its creation on; times of
 /// the older form, with a `T`, come after all others of their day, so none is passed over.
-fn facts_of(connection: &Connection, id: &JobId) -> rusqlite::Result<Vec<FactRow>> {
-    let Some(job) = read::job(connection, id)? else { return Ok(Vec::new()) };
+fn facts_of(connection: &Connection, job: &JobView) -> rusqlite::Result<Vec<FactRow>> {
     let since = job.created_at.map_or_else(String::new, format_db);
     let mut statement = connection.prepare_cached(
         "SELECT seq, fact_type, created_at FROM plugin_facts
          WHERE plugin_name = ?1 AND created_at >= ?2 AND job_id = ?3 ORDER BY seq, rowid",
     )?;
-    let rows = statement.query_map([job.plugin.as_str(), since.as_str(), id.as_str()], |row| {
+    let rows = statement.query_map([job.plugin.as_str(), since.as_str(), job.id.as_str()], |row| {
         Ok(FactRow { seq: row.get(0)?, fact_type: required_text(row, 1)?, created_at: time(row, 2)? })
     })?;
     rows.collect()

@@ -3,6 +3,8 @@
 use chrono::{DateTime, Utc};
 use ductile_model::{JobId, JobStatus};
 
+use crate::{AttemptLog, JobView};
+
 /// One change of a job's state.
 #[derive(Debug, Clone)]
 pub struct TransitionRow {
@@ -153,4 +155,36 @@ pub enum FoundJob {
     None,
     /// More than one: these, at most ten of them.
     Several(Vec<JobId>),
+}
+
+/// What of a job is looked up only when it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InspectPart {
+    /// Everything that it caused.
+    Caused,
+    /// Its finished attempts with what they printed.
+    Log,
+}
+
+/// All that the rows know about a job, as of one instant.
+#[derive(Debug, Clone)]
+pub struct Inspection {
+    /// The job, from the queue or else from its newest log row.
+    pub job: JobView,
+    /// Its chain of contexts, root first; empty when the context is gone.
+    pub contexts: Vec<ContextRow>,
+    /// Changes of state, oldest first.
+    pub transitions: Vec<TransitionRow>,
+    /// Claims, oldest first.
+    pub attempts: Vec<AttemptRow>,
+    /// Jobs that it produced, oldest first.
+    pub children: Vec<JobRef>,
+    /// Facts that it wrote, in the order of the manifest.
+    pub facts: Vec<FactRow>,
+    /// The job that it retries by hand, and the jobs that retry it.
+    pub retries: Retries,
+    /// [`InspectPart::Caused`]: each behind its parent, the children of one oldest first; at most a thousand.
+    pub caused: Option<Vec<CausedJob>>,
+    /// [`InspectPart::Log`]: oldest first.
+    pub log: Option<Vec<AttemptLog>>,
 }

@@ -7,7 +7,6 @@ use ductile_model::{JobStatus, format_db};
 use rusqlite::{Connection, params};
 use tracing::{debug, warn};
 
-use crate::additive::soft;
 use crate::scope::Scope;
 use crate::{QueueError, Store, schema};
 
@@ -17,10 +16,6 @@ const STEP: usize = 100;
 const PER_ROUND: usize = 5000;
 /// Contexts that go in one round: each is looked for in three places.
 const CONTEXTS_PER_ROUND: usize = 1000;
-
-/// Indexes without which looking for who still needs a context would read whole tables.
-const CONTEXT_INDEXES: [&str; 3] =
-    ["job_queue_event_context_idx", "job_log_event_context_idx", "event_context_parent_idx"];
 
 /// How long rows are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +69,21 @@ impl Table {
         }
     }
 
+    /// Optional indexes without which a step would read whole tables under the write lock.
+    fn indexes(self) -> &'static [&'static str] {
+        match self {
+            Self::JobQueue => &["job_queue_parent_idx"],
+            Self::IngressSeen => &["ingress_seen_expires_idx"],
+            Self::EventContext => &[
+                "event_context_created_at_idx",
+                "job_queue_event_context_idx",
+                "job_log_event_context_idx",
+                "event_context_parent_idx",
+            ],
+            Self::JobLog | Self::JobTransitions | Self::JobAttempts | Self::BreakerTransitions => &[],
+        }
+    }
+
     fn per_round(self) -> usize {
         if self == Self::EventContext { CONTEXTS_PER_ROUND } else { PER_ROUND }
     }
@@ -116,6 +126,12 @@ impl Store {
 
 fn prune_step(scope: &Scope<'_>, table: Table, keep: &Retention, step: usize) -> Result<usize, QueueError> {
     let (connection, now) = (scope.connection(), scope.now());
+    for index in table.indexes() {
+        if !schema::has_index(connection, index)? {
+            debug!(table = table.name(), index, "not pruned: an index is missing; run \"ductile system migrate\"");
+            return Ok(0);
+        }
+    }
     Ok(match table {
         Table::JobQueue => prune_jobs(connection, now, keep, step)?,
         Table::JobLog => prune_log(connection, &before(now, keep.job_log), step)?,
@@ -124,8 +140,9 @@ fn prune_step(scope: &Scope<'_>, table: Table, keep: &Retention, step: usize) ->
         Table::BreakerTransitions => {
             prune_breaker_transitions(connection, &before(now, keep.breaker_transitions), step)?
         }
-        Table::IngressSeen => soft("ingress_seen", || prune_ingress(connection, scope.now_text(), step))?.unwrap_or(0),
-        Table::EventContext => prune_contexts(connection, &before(now, keep.job_log), step)?,
+        Table::IngressSeen => prune_ingress(connection, scope.now_text(), step)?,
+        // A job that is still in the queue may be queued again, into its context.
+        Table::EventContext => prune_contexts(connection, &before(now, keep.job_log.max(keep.job_queue)), step)?,
     })
 }
 
@@ -136,7 +153,7 @@ pub(crate) fn before(now: DateTime<Utc>, age: Duration) -> String {
 }
 
 /// Terminal jobs. The index leads to them by their creation, which is never after their end. A job is kept while
-/// something it caused is still under way: trees are whole as long as they live.
+/// one of its own children waits or runs; what is further down does not hold it.
 fn prune_jobs(connection: &Connection, now: DateTime<Utc>, keep: &Retention, step: usize) -> rusqlite::Result<usize> {
     let ended_before = before(now, keep.job_queue);
     let keyed_before = before(now, keep.job_queue.max(keep.dedupe_ttl));
@@ -202,12 +219,6 @@ pub(crate) const PRUNE_INGRESS: &str = "DELETE FROM ingress_seen WHERE rowid IN 
 
 /// Contexts that nothing refers to, leaves first: youngest first, since a leaf is younger than what it grew from.
 fn prune_contexts(connection: &Connection, made_before: &str, step: usize) -> rusqlite::Result<usize> {
-    for index in CONTEXT_INDEXES {
-        if !schema::has_index(connection, index)? {
-            debug!(index, "contexts are not pruned: an index is missing; run \"ductile system migrate\"");
-            return Ok(0);
-        }
-    }
     connection.prepare_cached(PRUNE_CONTEXTS)?.execute(params![made_before, limit(step)])
 }
 

@@ -14,13 +14,19 @@ use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use tracing::info;
 
 use crate::events;
+use crate::lineage;
 use crate::read::Conditions;
-use crate::rows::{insert_transition, nanos, required_text};
+use crate::rows::{insert_transition, nanos, required_text, text};
 use crate::scope::{Change, Scope};
 use crate::{QueueError, Store};
 
 /// Jobs looked at in one transaction.
 const STEP: usize = 100;
+/// Jobs that match a filter are looked at in pages of so many, and so many pages at most.
+const PAGE: usize = 500;
+const PAGES: usize = 200;
+/// Jobs that a filter finds and that are left alone: so many of them are told.
+const LISTED: usize = 1000;
 
 /// Attempts that a job of this plugin and command gets; `None`: it can not run.
 pub type Attempts = Arc<dyn Fn(&str, &str) -> Option<u32> + Send + Sync>;
@@ -34,7 +40,7 @@ pub struct RetryRequest {
     pub scope: RetryScope,
     /// How many of them come due within a second, at least 1.
     pub per_second: u32,
-    /// Jobs at most.
+    /// Jobs that are retried at most; those left alone do not count.
     pub limit: u32,
     /// What can run.
     pub attempts: Attempts,
@@ -140,9 +146,10 @@ impl fmt::Display for RetrySkip {
 pub struct RetryReport {
     /// Queued again, in the order in which they come due.
     pub retried: Vec<Retried>,
-    /// Left alone.
+    /// Left alone, of those that were named or match a filter. A filter does not match what was retried already, unless
+    /// the scope says otherwise.
     pub skipped: Vec<(JobId, RetrySkip)>,
-    /// Whether more jobs match than the limit lets through.
+    /// Whether more jobs can be retried than the limit lets through.
     pub more: bool,
 }
 
@@ -179,17 +186,72 @@ impl Store {
     }
 
     async fn select(&self, request: &RetryRequest) -> Result<(Vec<JobId>, bool), QueueError> {
-        let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
-        let mut ids = match &request.selection {
-            RetrySelection::Jobs(ids) => ids.clone(),
-            RetrySelection::Matching(filter) => {
-                let (filter, most) = (filter.clone(), i64::from(request.limit) + 1);
-                self.read(move |connection| matching(connection, &filter, most)).await?
+        let request = request.clone();
+        self.read(move |connection| select(connection, &request)).await
+    }
+}
+
+/// The jobs that a request is about, as far as its limit goes, and whether there are more.
+fn select(connection: &Connection, request: &RetryRequest) -> rusqlite::Result<(Vec<JobId>, bool)> {
+    let mut chosen = Chosen::new(connection, request);
+    let filter = match &request.selection {
+        RetrySelection::Jobs(ids) => {
+            let more = chosen.take(ids)? == Room::None;
+            return Ok((chosen.ids, more));
+        }
+        RetrySelection::Matching(filter) => filter,
+    };
+    let mut after = Place::first();
+    for _ in 0..PAGES {
+        let page = matching(connection, filter, request.scope, &after)?;
+        let is_last = page.len() < PAGE;
+        let ids: Vec<JobId> = page.iter().map(|(_, id)| id.clone()).collect();
+        if chosen.take(&ids)? == Room::None {
+            return Ok((chosen.ids, true));
+        }
+        match page.into_iter().next_back() {
+            Some((place, _)) if !is_last => after = place,
+            _ => return Ok((chosen.ids, false)),
+        }
+    }
+    Ok((chosen.ids, true))
+}
+
+/// Whether a further job fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Some,
+    None,
+}
+
+/// Jobs that can be retried, up to the limit, between others that can not: those must not use it up, or asking again
+/// would never get past them.
+struct Chosen<'a> {
+    connection: &'a Connection,
+    request: &'a RetryRequest,
+    ids: Vec<JobId>,
+    eligible: usize,
+}
+
+impl<'a> Chosen<'a> {
+    fn new(connection: &'a Connection, request: &'a RetryRequest) -> Self {
+        Self { connection, request, ids: Vec::new(), eligible: 0 }
+    }
+
+    fn take(&mut self, ids: &[JobId]) -> rusqlite::Result<Room> {
+        let limit = usize::try_from(self.request.limit).unwrap_or(usize::MAX);
+        let named = matches!(self.request.selection, RetrySelection::Jobs(_));
+        for id in ids {
+            let is_eligible = eligible(self.connection, id, self.request)?.is_ok();
+            if is_eligible && self.eligible == limit {
+                return Ok(Room::None);
             }
-        };
-        let more = ids.len() > limit;
-        ids.truncate(limit);
-        Ok((ids, more))
+            self.eligible += usize::from(is_eligible);
+            if is_eligible || named || self.ids.len() - self.eligible < LISTED {
+                self.ids.push(id.clone());
+            }
+        }
+        Ok(Room::Some)
     }
 }
 
@@ -241,10 +303,12 @@ fn eligible(
     request: &RetryRequest,
 ) -> rusqlite::Result<Result<(String, String), RetrySkip>> {
     let row = connection
-        .prepare_cached("SELECT plugin, command, status FROM job_queue WHERE id = ?1")?
-        .query_row([id.as_str()], |row| Ok((required_text(row, 0)?, required_text(row, 1)?, required_text(row, 2)?)))
+        .prepare_cached("SELECT plugin, command, status, parent_job_id FROM job_queue WHERE id = ?1")?
+        .query_row([id.as_str()], |row| {
+            Ok((required_text(row, 0)?, required_text(row, 1)?, required_text(row, 2)?, text(row, 3)?))
+        })
         .optional()?;
-    let Some((plugin, command, status)) = row else {
+    let Some((plugin, command, status, parent)) = row else {
         let logged = crate::read::status(connection, id)?.is_some();
         return Ok(Err(if logged { RetrySkip::PayloadGone } else { RetrySkip::NotFound }));
     };
@@ -256,7 +320,7 @@ fn eligible(
         return Ok(Err(RetrySkip::NotFailed(status)));
     }
     if request.scope == RetryScope::Unresolved
-        && let Some(job) = retry_of(connection, id)?
+        && let Some(job) = lineage::retries_of(connection, id, parent.as_deref())?.into_iter().max()
     {
         return Ok(Err(RetrySkip::AlreadyRetried(job)));
     }
@@ -265,19 +329,6 @@ fn eligible(
     }
     Ok(Ok((plugin, command)))
 }
-
-/// The newest retry of a job. It has the same parent, so the index of events leads to it.
-fn retry_of(connection: &Connection, id: &JobId) -> rusqlite::Result<Option<JobId>> {
-    connection
-        .prepare_cached(RETRY_OF)?
-        .query_row([id.as_str()], |row| required_text(row, 0).map(JobId::from))
-        .optional()
-}
-
-pub(crate) const RETRY_OF: &str = "SELECT id FROM job_queue INDEXED BY job_queue_event_source_idx
-     WHERE parent_job_id IS (SELECT parent_job_id FROM job_queue WHERE id = ?1) AND source_event_id IS NOT NULL
-       AND source_event_id >= 'retry:' || ?1 || '/' AND source_event_id < 'retry:' || ?1 || '0'
-     ORDER BY source_event_id DESC LIMIT 1";
 
 /// A new row from the old one; the input is copied inside the database.
 fn insert(scope: &Scope<'_>, request: &RetryRequest, retried: &mut Retried) -> Result<(), QueueError> {
@@ -301,7 +352,7 @@ fn insert(scope: &Scope<'_>, request: &RetryRequest, retried: &mut Retried) -> R
             submitted_by,
             scope.now_text(),
             not_before.map(format_db),
-            format!("retry:{original}/{id}"),
+            lineage::retry_event(original, &id),
             scope.snapshot().map(|snapshot| snapshot.as_str()),
         ])?;
     let rowid = scope.connection().last_insert_rowid();
@@ -317,44 +368,71 @@ fn insert(scope: &Scope<'_>, request: &RetryRequest, retried: &mut Retried) -> R
     Ok(())
 }
 
-/// Ids of the jobs that match, oldest first.
-fn matching(connection: &Connection, filter: &RetryFilter, most: i64) -> rusqlite::Result<Vec<JobId>> {
-    let mut ids: Vec<(String, i64, JobId)> = Vec::new();
+/// Where a job stands in the order of a filter: creation, then insertion.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Place(String, i64);
+
+impl Place {
+    /// Before all jobs.
+    fn first() -> Self {
+        Self(String::new(), i64::MIN)
+    }
+}
+
+/// The next page of jobs that match, oldest first.
+fn matching(
+    connection: &Connection,
+    filter: &RetryFilter,
+    scope: RetryScope,
+    after: &Place,
+) -> rusqlite::Result<Vec<(Place, JobId)>> {
+    let mut page: Vec<(Place, JobId)> = Vec::new();
     let statuses = match &filter.statuses[..] {
         [] => &[JobStatus::Failed, JobStatus::TimedOut, JobStatus::Dead],
         statuses => statuses,
     };
+    let unresolved = match scope {
+        RetryScope::Unresolved => format!("AND {}", lineage::NOT_RETRIED),
+        RetryScope::Failed | RetryScope::Any => String::new(),
+    };
     for status in statuses {
-        let mut conditions = Conditions::default();
-        conditions.add("q.status = ?", status.as_str().to_owned());
-        if let Some(plugin) = &filter.plugin {
-            conditions.add("q.plugin = ?", plugin.clone());
-        }
-        if let Some(command) = &filter.command {
-            conditions.add("q.command = ?", command.clone());
-        }
-        if let Some(since) = filter.since {
-            conditions.add("q.completed_at >= ?", format_db(since));
-        }
-        if let Some(pipeline) = &filter.pipeline {
-            conditions.add(
-                "EXISTS (SELECT 1 FROM event_context c WHERE c.id = q.event_context_id AND c.pipeline_name = ?)",
-                pipeline.clone(),
-            );
-        }
+        let conditions = conditions(filter, *status, after);
         let sql = format!(
-            "SELECT q.created_at, q.rowid, q.id FROM job_queue q {} ORDER BY q.created_at, q.rowid LIMIT {most}",
+            "SELECT q.created_at, q.rowid, q.id FROM job_queue q {} {unresolved}
+             ORDER BY q.created_at, q.rowid LIMIT {PAGE}",
             conditions.sql()
         );
         let mut statement = connection.prepare_cached(&sql)?;
         let rows = statement.query_map(params_from_iter(conditions.values()), |row| {
-            Ok((required_text(row, 0)?, row.get(1)?, JobId::from(required_text(row, 2)?)))
+            Ok((Place(required_text(row, 0)?, row.get(1)?), JobId::from(required_text(row, 2)?)))
         })?;
         for row in rows {
-            ids.push(row?);
+            page.push(row?);
         }
     }
-    ids.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
-    ids.truncate(usize::try_from(most).unwrap_or(usize::MAX));
-    Ok(ids.into_iter().map(|(.., id)| id).collect())
+    page.sort_by(|a, b| a.0.cmp(&b.0));
+    page.truncate(PAGE);
+    Ok(page)
+}
+
+fn conditions(filter: &RetryFilter, status: JobStatus, after: &Place) -> Conditions {
+    let mut conditions = Conditions::default();
+    conditions.add("q.status = ?", status.as_str().to_owned());
+    conditions.add_pair("(q.created_at, q.rowid) > ", after.0.clone(), after.1);
+    if let Some(plugin) = &filter.plugin {
+        conditions.add("q.plugin = ?", plugin.clone());
+    }
+    if let Some(command) = &filter.command {
+        conditions.add("q.command = ?", command.clone());
+    }
+    if let Some(since) = filter.since {
+        conditions.add("q.completed_at >= ?", format_db(since));
+    }
+    if let Some(pipeline) = &filter.pipeline {
+        conditions.add(
+            "EXISTS (SELECT 1 FROM event_context c WHERE c.id = q.event_context_id AND c.pipeline_name = ?)",
+            pipeline.clone(),
+        );
+    }
+    conditions
 }

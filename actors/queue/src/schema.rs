@@ -90,7 +90,7 @@ impl Finding {
                 let known = OPTIONAL_COLUMNS.iter().find(|(t, c, _)| t == table && c == column);
                 known.map_or("rows of this table can not be written", |(.., lost)| lost)
             }
-            Self::MissingIndex { .. } => "some queries are slow",
+            Self::MissingIndex { index, .. } => index_lost(index),
             Self::WrongIndex(_) | Self::ForeignKey(_) => "the gateway does not start",
         }
     }
@@ -102,6 +102,20 @@ impl Finding {
              stopped, before start",
             self.step()
         )
+    }
+}
+
+/// What does not work without an index.
+fn index_lost(index: &str) -> &'static str {
+    match index {
+        "job_queue_parent_idx" => "finished jobs stay in the queue for ever",
+        "event_context_created_at_idx"
+        | "job_queue_event_context_idx"
+        | "job_log_event_context_idx"
+        | "event_context_parent_idx" => "contexts stay for ever",
+        "job_stopwatch_plugin_recorded_idx" => "old timings stay for ever",
+        "ingress_seen_expires_idx" => "marks of events that were seen stay for ever",
+        _ => "some queries are slow",
     }
 }
 

@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self as std_mpsc, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use ductile_model::{Clock, EventHub, JobId, JobStatus, Outcome};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::cancel::give_up;
+use crate::cancel::{self, give_up};
 use crate::enqueue::{CheckedJob, enqueue};
 use crate::finalise::{PreparedOutcome, finalise, recover};
 use crate::open::{BUSY_TIMEOUT, writable};
@@ -61,6 +62,7 @@ struct Inner {
     readers: Readers,
     thread: Mutex<Option<JoinHandle<()>>>,
     next_watch: AtomicU64,
+    janitor_ran: Mutex<Option<DateTime<Utc>>>,
 }
 
 impl Store {
@@ -101,7 +103,8 @@ impl Store {
             .spawn(move || writer.run())
             .map_err(|source| StoreError::Io { what: "starting the writer of", path, source })?;
         let thread = Mutex::new(Some(thread));
-        Ok(Self { inner: Arc::new(Inner { inbox, shared, readers, thread, next_watch: AtomicU64::new(0) }) })
+        let (next_watch, janitor_ran) = (AtomicU64::new(0), Mutex::default());
+        Ok(Self { inner: Arc::new(Inner { inbox, shared, readers, thread, next_watch, janitor_ran }) })
     }
 
     /// Ids of jobs whose process a killed gateway may have left behind: those that are `running`, and those that were
@@ -161,7 +164,14 @@ impl Store {
     /// # Errors
     /// The database failed; nothing was cancelled.
     pub async fn cancel(&self, target: CancelTarget, text: String) -> Result<Cancelled, QueueError> {
-        self.write(move |scope| give_up(scope, &target, &text)).await
+        let (reply, answer) = oneshot::channel();
+        let reason = text.clone();
+        let work = move |scope: &Scope<'_>| give_up(scope, &target, &text);
+        self.submit(BUSY_TIMEOUT, work, move |outcome| {
+            cancel::tell(&outcome, &reason);
+            let _ = reply.send(outcome);
+        });
+        answer.await.unwrap_or(Err(QueueError::Unavailable))
     }
 
     /// Opens a history row for a reload.
@@ -243,6 +253,11 @@ impl Store {
     /// The process must end, for this reason.
     pub(crate) fn fail(&self, reason: String) {
         self.inner.shared.fail(reason);
+    }
+
+    /// When the janitor ran last in this process.
+    pub(crate) fn janitor_ran(&self) -> MutexGuard<'_, Option<DateTime<Utc>>> {
+        self.inner.janitor_ran.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Jobs queued and running.

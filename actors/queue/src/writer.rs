@@ -208,10 +208,10 @@ impl Writer {
                 Err(TryRecvError::Disconnected) => Err(RecvTimeoutError::Disconnected),
             };
         }
-        if self.claimer.is_none() {
-            return self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected);
-        }
         let until_look = LOOK_AROUND.saturating_sub(self.looked_around.elapsed());
+        if self.claimer.is_none() {
+            return self.inbox.recv_timeout(until_look);
+        }
         let until_due = self.board.next_due().map_or(LOOK_AROUND, |due| {
             let now = nanos(self.clock.now());
             Duration::from_nanos(u64::try_from(due.saturating_sub(now)).unwrap_or(0))
@@ -231,7 +231,7 @@ impl Writer {
             None => {}
         }
         self.claim_soon = false;
-        if !self.pending.is_empty() || self.may_claim() {
+        if !self.pending.is_empty() || self.board.is_stale() || self.may_claim() {
             self.group(&mut controls);
         }
         controls
@@ -241,7 +241,7 @@ impl Writer {
     fn may_claim(&mut self) -> bool {
         let Some(claimer) = &self.claimer else { return false };
         self.board.promote(nanos(self.clock.now()));
-        self.board.is_stale() || self.board.next(&claimer.policy, &HashSet::new()).is_some()
+        self.board.next(&claimer.policy, &HashSet::new()).is_some()
     }
 
     /// The next operation of a group; what is no operation is set aside.
@@ -292,10 +292,10 @@ impl Writer {
         }
     }
 
-    /// Once a second while jobs are claimed: rows of other processes, and whether the file is still ours. Costs two
+    /// Once a second: rows of other processes, and whether the file is still ours. Costs two
     /// system calls and no transaction when nothing changed.
     fn look_around(&mut self) {
-        if self.claimer.is_none() || self.looked_around.elapsed() < LOOK_AROUND {
+        if self.looked_around.elapsed() < LOOK_AROUND {
             return;
         }
         self.looked_around = Instant::now();

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ductile_config::{Config, Plan};
 use ductile_model::{Clock, Lifecycle};
-use ductile_queue::{Retention, Store};
+use ductile_queue::{QueueError, Retention, Store};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 /// Messages of the [`SchedulerActor`].
@@ -74,8 +74,10 @@ impl SchedulerState {
             let _done = Done(housekeeping);
             let service = &plan.config.service;
             store.prune(retention(&plan.config)).await;
-            if let Err(error) = store.run_janitor(clock.now(), service.job_log_retention).await {
-                tracing::warn!(%error, "the janitor of the timings failed; tried again later");
+            match store.run_janitor(clock.now(), service.job_log_retention).await {
+                // The process is about to end.
+                Ok(_) | Err(QueueError::Unavailable) => {}
+                Err(error) => tracing::warn!(%error, "timings could not be summed up; tried again later"),
             }
         });
     }

@@ -4,10 +4,8 @@ mod text;
 mod tree;
 
 use chrono::{DateTime, Utc};
-use ductile_model::{JobId, JobStatus, format_wire};
-use ductile_queue::{
-    AttemptLog, AttemptRow, CausedJob, ContextRow, FactRow, JobRef, JobView, Reader, Retries, TransitionRow,
-};
+use ductile_model::{JobStatus, format_wire};
+use ductile_queue::{AttemptLog, AttemptRow, ContextRow, FactRow, InspectPart, Inspection, JobRef, TransitionRow};
 use serde_json::{Map, Value, json};
 
 use super::{find, json_text, reader};
@@ -15,34 +13,23 @@ use crate::cli::args::Common;
 use crate::cli::report::{self, Failure, Form};
 use crate::cli::state;
 
-/// All that the rows know about a job.
-struct Report {
-    job: JobView,
-    contexts: Vec<ContextRow>,
-    transitions: Vec<TransitionRow>,
-    attempts: Vec<AttemptRow>,
-    children: Vec<JobRef>,
-    facts: Vec<FactRow>,
-    retries: Retries,
-    /// Everything that it caused, only for a terminal.
-    caused: Option<Vec<CausedJob>>,
-    /// Only when asked for.
-    log: Option<Vec<AttemptLog>>,
-}
-
 pub(super) fn run(part: &str, common: &Common) -> Result<u8, Failure> {
     let reader = reader(common)?;
     let id = find(&reader, part)?.ok_or_else(|| not_found(part))?;
-    let mut report = gather(&reader, &id, part, common.verbose)?;
+    let form = Form::of_stdout(common.no_color);
+    let mut parts = Vec::new();
+    if common.verbose {
+        parts.push(InspectPart::Log);
+    }
+    if !common.json && form != Form::Plain {
+        parts.push(InspectPart::Caused);
+    }
+    let report = reader.inspect(&id, &parts).map_err(state::failure)?.ok_or_else(|| not_found(part))?;
     if common.json {
         report::json(&document(&report));
-        return Ok(0);
+    } else {
+        text::show(&report, form);
     }
-    let form = Form::of_stdout(common.no_color);
-    if form != Form::Plain {
-        report.caused = Some(reader.caused(&id).map_err(state::failure)?);
-    }
-    text::show(&report, form);
     Ok(0)
 }
 
@@ -50,30 +37,11 @@ fn not_found(part: &str) -> Failure {
     Failure::missing(format!("Inspect failed: job \"{part}\" not found"))
 }
 
-fn gather(reader: &Reader, id: &JobId, part: &str, verbose: bool) -> Result<Report, Failure> {
-    let job = reader.job(id).map_err(state::failure)?.ok_or_else(|| not_found(part))?;
-    let contexts = match &job.event_context_id {
-        Some(context) => reader.contexts(context).map_err(state::failure)?,
-        None => Vec::new(),
-    };
-    Ok(Report {
-        contexts,
-        transitions: reader.transitions(id).map_err(state::failure)?,
-        attempts: reader.attempt_rows(id).map_err(state::failure)?,
-        children: reader.children(id).map_err(state::failure)?,
-        facts: reader.facts(id).map_err(state::failure)?,
-        retries: reader.retries(&job).map_err(state::failure)?,
-        caused: None,
-        log: verbose.then(|| reader.attempts(id).map_err(state::failure)).transpose()?,
-        job,
-    })
-}
-
 fn time(at: Option<DateTime<Utc>>) -> Value {
     at.map_or(Value::Null, |at| Value::from(format_wire(at)))
 }
 
-fn document(report: &Report) -> Value {
+fn document(report: &Inspection) -> Value {
     let job = &report.job;
     let steps: Vec<Value> = report.contexts.iter().enumerate().map(|(index, step)| step_json(index, step)).collect();
     let mut document = Map::new();
@@ -170,7 +138,7 @@ fn log_json(row: &AttemptLog) -> Value {
 }
 
 /// Whether the facts about the job agree with its row.
-fn consistency(report: &Report) -> Value {
+fn consistency(report: &Inspection) -> Value {
     let job = &report.job;
     let newest = report.transitions.last().map(|row| row.to_status.as_str());
     let highest = report.attempts.iter().map(|row| row.attempt).max().unwrap_or(0);

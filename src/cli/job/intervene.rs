@@ -75,6 +75,9 @@ pub(super) fn cancel(arguments: &Cancel, common: &Common) -> Result<u8, Failure>
     let answer = ask(&arguments.remote, common, &path, &body)?;
     if common.json {
         report::json(&answer);
+    } else if let Some(below) = answer["cancelled"].as_array() {
+        let status = answer["status"].as_str().unwrap_or("over");
+        line(format_args!("Job {id} was {status} before; cancelled of what it caused: {}", below.len()));
     } else if answer["status"] == "cancelling" {
         line(format_args!("Job {id} is cancelled; its process is being ended"));
     } else {

@@ -52,18 +52,27 @@ pub(crate) async fn cancel(api: &Api, context: &Context, id: &str, body: &[u8]) 
         None => "cancelled by api".to_owned(),
     };
     let job = JobId::from(id);
-    let target = if is_tree { CancelTarget::Tree(job) } else { CancelTarget::Job(job) };
+    let target = if is_tree { CancelTarget::Tree(job.clone()) } else { CancelTarget::Job(job.clone()) };
     let cancelled = api.queue.store().cancel(target, text).await;
     match cancelled.map_err(|error| ApiError::queue(FAILED_TO_CANCEL, error))? {
-        Cancelled::Done { running, .. } if running.is_empty() => {
-            Reply::ok(&json!({"job_id": id, "status": JobStatus::Dead.as_str()}))
-        }
-        Cancelled::Done { .. } => {
-            Reply::with_status(StatusCode::ACCEPTED, &json!({"job_id": id, "status": "cancelling"}))
+        Cancelled::Done { queued, running } => {
+            let is_over = running.is_empty();
+            let status = if is_over { StatusCode::OK } else { StatusCode::ACCEPTED };
+            if !queued.contains(&job) && !running.contains(&job) {
+                return Reply::with_status(status, &below(api, &job, &[queued, running].concat()).await);
+            }
+            let word = if is_over { JobStatus::Dead.as_str() } else { "cancelling" };
+            Reply::with_status(status, &json!({"job_id": id, "status": word}))
         }
         Cancelled::NotActive(status) => Err(ApiError::not_active(status)),
         Cancelled::Unknown => Err(ApiError::not_found("job not found")),
     }
+}
+
+/// Of a tree whose root was over before. That its state can not be read now does not undo what was cancelled.
+async fn below(api: &Api, root: &JobId, cancelled: &[JobId]) -> Value {
+    let root_job = api.queue.job(root).await.ok().flatten();
+    json!({"job_id": root, "status": root_job.map(|job| job.status.as_str()), "cancelled": cancelled})
 }
 
 /// `POST /job/{id}/retry`.

@@ -150,3 +150,14 @@ fn a_leftover_in_the_gateways_own_group_is_ended_without_the_group() {
 fn without_jobs_nothing_is_looked_for() {
     assert_eq!(end_leftovers(&[], Duration::ZERO).unwrap(), 0);
 }
+
+#[tokio::test]
+async fn the_end_of_a_process_is_that_of_its_exit_not_that_of_its_pipes() {
+    // A child keeps the pipes open for longer than the attempt waits for it.
+    let site = Site::sh("sleep 600 & echo '{\"status\":\"ok\",\"result\":\"x\"}'");
+    let outcome = site.poll(None).await;
+    let watch = outcome.stopwatch.unwrap();
+    let after = chrono::TimeDelta::from_std(watch.after).unwrap();
+    assert!(watch.exited_at + after <= outcome.completed_at, "{watch:?}");
+    assert_eq!(watch.exited_at - watch.entered_at, chrono::TimeDelta::from_std(watch.process).unwrap());
+}

@@ -213,3 +213,18 @@ async fn a_panic_beside_a_running_plugin_ends_the_plugin_before_the_outcome_is_s
     assert!(is_interrupted_by_panic(&outcome) && outcome.spawned, "{outcome:?}");
     assert_eq!(crate::end_leftovers(&[job.id], LONG).unwrap(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_given_up_before_its_thread_came_to_it_leaves_no_trace() {
+    let mut site = Site::sh("touch \"$SITE/ran\"");
+    // Nobody answers: a question to the vault would fail the attempt.
+    site.vault = None;
+    let mut pool = Pool::of(&site).await;
+    let job = claimed("p", "poll", None);
+    job.cancellation.cancel();
+    pool.claim(job);
+    let outcome = pool.next().await;
+    assert!(is_interrupted_by_stop(&outcome) && !outcome.spawned, "{outcome:?}");
+    assert!(site.events().is_empty(), "{:?}", site.events());
+    assert!(!site.path("ran").exists());
+}

@@ -146,3 +146,16 @@ async fn polls_of_the_scheduler_are_announced_with_their_schedule() {
     assert_eq!(events[0].data["parent_job_id"], "");
     assert_eq!((&events[3].data["mode"], events[3].kind), (&json!("unconfined"), "plugin.spawned"));
 }
+
+#[tokio::test]
+async fn spans_that_are_no_json_without_a_secret_are_dropped() {
+    for (secret, spans) in [("fetch-body", r#"[{"name":"[REDACTED]","dur_ns":12}]"#), (r#"","dur_ns":"#, "[]")] {
+        let mut site = Site::sh(
+            r#"echo '{"status":"ok","result":"x","ductile_stopwatch_subs":[{"name":"fetch-body","dur_ns":12}]}'"#,
+        );
+        site.vault = Some(Answers::Secrets(vec![("pw", secret)]));
+        let outcome = site.poll(None).await;
+        assert_succeeded(&outcome);
+        assert_eq!(outcome.stopwatch.unwrap().spans, spans);
+    }
+}

@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 pub use report::{MigrateError, MigrateOptions, MigrationExtent, MigrationMode, MigrationReport, Progress, StepStatus};
 
@@ -46,11 +46,7 @@ pub fn migration_candidate(path: &Path) -> Result<MigrationCandidate, MigrateErr
     if schema::is_empty(&connection).map_err(&refused)? {
         return Ok(MigrationCandidate::Empty);
     }
-    let queue = connection
-        .query_row("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'job_queue'", [], |_| Ok(()))
-        .optional()
-        .map_err(&refused)?;
-    if queue.is_none() {
+    if !schema::has_table(&connection, "job_queue").map_err(&refused)? {
         return Err(MigrateError::NotOurs(path.to_owned()));
     }
     known_version(&connection, path)?;

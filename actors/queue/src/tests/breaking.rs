@@ -156,3 +156,13 @@ async fn a_job_that_dies_in_recovery_counts_by_the_rules_of_the_configuration_th
     assert!(site.store.recover().await.unwrap().is_empty());
     assert_eq!(breaker(&site), "closed 1 0 1", "the same job is never counted twice");
 }
+
+#[tokio::test]
+async fn a_breaker_that_opened_in_the_future_lets_a_probe_through() {
+    let site = Site::new().await;
+    let mut claims = site.activate(breaking(1, 60)).await;
+    run(&site, &mut claims, scheduled("echo"), failed(FailureReason::PluginError)).await;
+    // The clock was a year ahead, and was set right.
+    site.other().execute("UPDATE circuit_breakers SET opened_at = '2027-01-02 03:04:05.000000000Z'", []).unwrap();
+    assert!(schedule(&site, scheduled("echo")).await.is_some());
+}

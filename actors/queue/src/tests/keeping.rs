@@ -181,6 +181,62 @@ async fn a_database_without_the_additive_tables_is_pruned_all_the_same() {
     assert!(site.queue.job(&id).await.unwrap().is_some());
 }
 
+#[tokio::test]
+async fn without_its_optional_indexes_a_step_is_left_out_and_the_others_go_on() {
+    let site = Site::new().await;
+    let mut claims = site.activate(policy(1)).await;
+    ended(&site, &mut claims, job("echo"), succeeded()).await;
+    site.other()
+        .execute_batch(
+            "INSERT INTO event_context VALUES ('c', NULL, 'p', 's', '{}', '2025-01-01 00:00:00.000000000Z');
+             INSERT INTO ingress_seen VALUES ('w', 'h', NULL, NULL, '2025-01-01 00:00:00.000000000Z', '2025-01-03 00:00:00.000000000Z');
+             INSERT INTO job_stopwatch (job_id, plugin, attempt, enter_wall_ns, exit_wall_ns, dur_ns, runtime_pre_ns, runtime_post_ns, status, recorded_at)
+             VALUES ('j', 'p', 1, 0, 0, 1, 0, 0, 'ok', '2025-01-01 00:00:00.000000000Z');",
+        )
+        .unwrap();
+    site.advance(40 * DAY as i64);
+    let made_by_hand: Vec<(String, String)> = [
+        "job_queue_parent_idx",
+        "event_context_created_at_idx",
+        "ingress_seen_expires_idx",
+        "job_stopwatch_plugin_recorded_idx",
+    ]
+    .map(|name| (name.to_owned(), site.one(&format!("SELECT sql FROM sqlite_master WHERE name = '{name}'"))))
+    .into();
+    for (name, _) in &made_by_hand {
+        site.other().execute(&format!("DROP INDEX {name}"), []).unwrap();
+    }
+    let mut lost: Vec<_> = crate::schema_gaps(&site.path()).unwrap().into_iter().map(|gap| gap.lost).collect();
+    lost.sort_unstable();
+    let stay = ["contexts", "finished jobs", "marks of events that were seen", "old timings"];
+    assert!(lost.len() == 4 && lost.iter().zip(stay).all(|(lost, stays)| lost.starts_with(stays)), "{lost:?}");
+    assert_eq!(
+        site.store.prune(retention()).await,
+        [("job_log", 1), ("job_transitions", 3), ("job_attempts", 1)],
+        "these have what they need"
+    );
+    assert_eq!(janitor(&site).await, Some(JanitorRun { rolled_up: 1, deleted: 0 }));
+    for (_, sql) in &made_by_hand {
+        site.other().execute(sql, []).unwrap();
+    }
+    assert_eq!(site.store.prune(retention()).await, [("job_queue", 1), ("ingress_seen", 1), ("event_context", 1)]);
+    site.advance(HOUR as i64);
+    assert_eq!(janitor(&site).await, Some(JanitorRun { rolled_up: 0, deleted: 1 }));
+}
+
+#[tokio::test]
+async fn a_context_stays_as_long_as_jobs_do_that_may_be_queued_again() {
+    let site = Site::new().await;
+    site.other()
+        .execute("INSERT INTO event_context VALUES ('c', NULL, 'p', 's', '{}', '2026-01-01 00:00:00.000000000Z')", [])
+        .unwrap();
+    let short =
+        Retention { job_log: Duration::from_secs(HOUR), job_queue: Duration::from_secs(3 * DAY), ..retention() };
+    assert!(site.store.prune(short).await.is_empty());
+    site.advance(2 * DAY as i64);
+    assert_eq!(site.store.prune(short).await, [("event_context", 1)]);
+}
+
 fn watch(millis: u64, ending: ProcessEnding) -> Stopwatch {
     let at = parse_stored("2026-01-02 03:04:05Z").unwrap();
     Stopwatch {
@@ -267,4 +323,68 @@ async fn a_failed_run_of_the_janitor_leaves_its_cause() {
         .unwrap();
     assert!(site.store.run_janitor(site.clock.now(), retention().job_log).await.is_err());
     assert_eq!(site.column("SELECT last_status || ' ' || (last_error <> '') FROM janitor_heartbeat"), ["err 1"]);
+}
+
+fn insert_timing(site: &Site, plugin: &str, recorded_at: &str) {
+    site.other()
+        .execute(
+            "INSERT INTO job_stopwatch (job_id, plugin, attempt, enter_wall_ns, exit_wall_ns, dur_ns, runtime_pre_ns, runtime_post_ns, status, recorded_at)
+             VALUES ('j', ?1, 1, 0, 0, 1, 0, 0, 'ok', ?2)",
+            [plugin, recorded_at],
+        )
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_day_is_over_five_minutes_after_its_end_and_what_comes_later_goes_with_it() {
+    let site = Site::new().await;
+    insert_timing(&site, "p", "2026-01-02 23:59:59.000000000Z");
+    // Four minutes past midnight.
+    site.advance((parse_stored("2026-01-03 00:04:00Z").unwrap() - site.clock.now()).num_seconds());
+    assert_eq!(janitor(&site).await, Some(JanitorRun::default()));
+    site.advance(HOUR as i64);
+    assert_eq!(janitor(&site).await, Some(JanitorRun { rolled_up: 1, deleted: 0 }));
+    insert_timing(&site, "p", "2026-01-02 23:59:59.500000000Z");
+    insert_timing(&site, "late", "2026-01-02 23:59:59.500000000Z");
+    insert_timing(&site, "p", "2026-01-03 00:00:00.000000000Z");
+    site.advance(30 * DAY as i64);
+    assert_eq!(janitor(&site).await, Some(JanitorRun { rolled_up: 1, deleted: 4 }));
+    assert_eq!(site.column("SELECT plugin || sample_count FROM job_stopwatch_rollup_daily"), ["p1", "p1"]);
+}
+
+#[tokio::test]
+async fn without_its_heartbeat_the_janitor_runs_all_the_same_once_an_hour() {
+    let site = Site::new().await;
+    site.other().execute_batch("DROP TABLE janitor_heartbeat").unwrap();
+    insert_timing(&site, "p", "2026-01-01 00:00:00.000000000Z");
+    assert_eq!(janitor(&site).await, Some(JanitorRun { rolled_up: 1, deleted: 0 }));
+    assert_eq!(janitor(&site).await, None);
+    site.advance(HOUR as i64);
+    assert_eq!(janitor(&site).await, Some(JanitorRun::default()));
+}
+
+/// Looks until it is so.
+async fn until(is_so: impl Fn() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, wait).await.expect("it did not come true");
+}
+
+#[tokio::test]
+async fn before_anything_is_activated_the_queue_of_others_is_seen_and_what_they_freed_is_given_back() {
+    let site = Site::new().await;
+    let log = site.directory.path().join("ductile.db-wal");
+    until(|| std::fs::metadata(&log).unwrap().len() == 0).await;
+    site.other()
+        .execute_batch(
+            "INSERT INTO job_queue (id, plugin, command, status, submitted_by, created_at)
+             VALUES ('x', 'p', 'poll', 'queued', 'cli', '2026-01-02 03:04:06.000000000Z');
+             CREATE TABLE large (data BLOB); INSERT INTO large VALUES (zeroblob(4000000)); DROP TABLE large;",
+        )
+        .unwrap();
+    until(|| site.queue.depth() == 1).await;
+    until(|| site.one::<i64>("PRAGMA page_count") < 500 && std::fs::metadata(&log).unwrap().len() == 0).await;
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::breaker_rows::{self, BreakerChange, BreakerReason, BreakerRow, BreakerState};
-use crate::{ChangeMode, Maintainer, Reader, StoreError};
+use crate::{ChangeMode, Maintainer, Reader, StopwatchFilter, StopwatchPart, StoreError, prune};
 
 fn memory() -> Connection {
     let connection = Connection::open_in_memory().unwrap();
@@ -116,4 +116,22 @@ async fn a_maintainer_changes_rows_beside_a_store_and_creates_nothing() {
         .filter(|name| name.contains("empty") || name.contains("deeper"))
         .collect();
     assert_eq!((names, std::fs::metadata(&empty).unwrap().len()), (vec!["empty.db".to_owned()], 0));
+}
+
+#[test]
+fn a_batch_looks_at_a_page_of_rows_whether_or_not_they_match() {
+    let connection = memory();
+    connection
+        .execute_batch(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500)
+             INSERT INTO job_stopwatch (job_id, plugin, attempt, enter_wall_ns, exit_wall_ns, dur_ns, runtime_pre_ns, runtime_post_ns, status, recorded_at)
+             SELECT 'j', CASE i WHEN 2400 THEN 'rare' ELSE 'p' END, 1, 0, 0, 1, 0, 0, 'ok', '2026-01-01 00:00:00.000000000Z' FROM n",
+        )
+        .unwrap();
+    let filter = StopwatchFilter { older_than: at(1), plugin: Some("rare".into()), step: None, status: None };
+    let batch =
+        |after| prune::batch(&connection, &StopwatchPart::Rows, &filter, (after, 9), ChangeMode::Apply).unwrap();
+    let seen: Vec<_> = [i64::MIN, 1000, 2000].map(batch).iter().map(|batch| (batch.affected, batch.next)).collect();
+    assert_eq!(seen, [(0, Some(1000)), (0, Some(2000)), (1, None)]);
+    assert_eq!((batch(2500).affected, batch(2500).next), (0, None));
 }

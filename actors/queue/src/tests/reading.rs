@@ -1,5 +1,5 @@
 use super::*;
-use crate::{FoundJob, JobFilter, LogFilter, Reader};
+use crate::{FoundJob, InspectPart, JobFilter, LogFilter, Reader};
 
 fn all(limit: u32) -> JobFilter {
     JobFilter { limit, ..JobFilter::default() }
@@ -118,18 +118,21 @@ async fn a_command_sees_everything_about_a_job() {
         })
         .await;
     let reader = Reader::open(&site.path()).unwrap();
-    let states: Vec<_> = reader.transitions(&parent).unwrap().into_iter().map(|row| row.to_status).collect();
+    let seen = reader.inspect(&parent, &[InspectPart::Log, InspectPart::Caused]).unwrap().unwrap();
+    let states: Vec<_> = seen.transitions.into_iter().map(|row| row.to_status).collect();
     assert_eq!(states, ["queued", "running", "succeeded"]);
-    assert_eq!(reader.attempt_rows(&parent).unwrap().len(), 1);
-    assert_eq!(reader.attempts(&parent).unwrap()[0].stderr.as_deref(), Some("a line"));
-    assert_eq!(reader.children(&parent).unwrap()[0].id, child);
-    let facts: Vec<_> = reader.facts(&parent).unwrap().into_iter().map(|row| (row.seq, row.fact_type)).collect();
+    assert_eq!((seen.job.id, seen.attempts.len()), (parent.clone(), 1));
+    assert_eq!(seen.log.unwrap()[0].stderr.as_deref(), Some("a line"));
+    assert_eq!((&seen.children[0].id, &seen.caused.unwrap()[0].job.id), (&child, &child));
+    let facts: Vec<_> = seen.facts.into_iter().map(|row| (row.seq, row.fact_type)).collect();
     assert_eq!(facts, [(Some(1), "x.one".to_owned()), (Some(2), "x.two".to_owned())]);
-    let chain = reader.contexts("c2").unwrap();
+    let seen = reader.inspect(&child, &[]).unwrap().unwrap();
+    assert!(seen.log.is_none() && seen.caused.is_none(), "nobody asked for them");
+    let chain = seen.contexts;
     let steps: Vec<_> = chain.iter().map(|row| (row.id.as_str(), row.step_id.as_str())).collect();
     assert_eq!(steps, [("c1", ""), ("c2", "save")]);
     assert_eq!(chain[1].job.as_ref().map(|job| job.id.clone()), Some(child.clone()));
-    assert!(reader.contexts("gone").unwrap().is_empty());
+    assert!(reader.inspect(&JobId::generate(), &[]).unwrap().is_none());
     assert_eq!(reader.plugin_state("reader").unwrap().as_deref(), Some(r#"{"n":1}"#));
     let tree = reader.tree(&parent).unwrap().unwrap();
     assert_eq!(tree.iter().map(|node| node.step_id.as_str()).collect::<Vec<_>>(), ["", "save"]);

@@ -119,10 +119,12 @@ async fn filters_find_what_went_wrong_oldest_first_and_a_second_run_retries_noth
     let limited = RetryRequest { limit: 2, ..request(all_of("echo")) };
     let report = site.store.retry(limited).await.unwrap();
     assert_eq!((originals(&report), report.more), (wrong[..2].to_vec(), true));
-    let again = site.store.retry(request(all_of("echo"))).await.unwrap();
-    assert_eq!(originals(&again), wrong[2..]);
+    let again = site.store.retry(RetryRequest { limit: 2, ..request(all_of("echo")) }).await.unwrap();
+    assert_eq!((originals(&again), again.more), (wrong[2..].to_vec(), false), "the same request goes on");
+    assert!(again.skipped.is_empty(), "{again:?}");
+    let named = site.store.retry(request(RetrySelection::Jobs(wrong[..1].to_vec()))).await.unwrap();
     let first_retry = report.retried[0].job.clone().unwrap();
-    assert_eq!(again.skipped[0], (wrong[0].clone(), RetrySkip::AlreadyRetried(first_retry)));
+    assert_eq!(named.skipped, [(wrong[0].clone(), RetrySkip::AlreadyRetried(first_retry))]);
 }
 
 #[tokio::test]
@@ -133,9 +135,11 @@ async fn a_retry_that_went_wrong_is_retried_itself_and_not_its_original_again() 
     let first = site.store.retry(request(all_of("echo"))).await.unwrap().retried[0].job.clone().unwrap();
     let claimed = claim(&mut claims).await;
     site.finish(&claimed, final_failure()).await;
-    let report = site.store.retry(request(all_of("echo"))).await.unwrap();
-    assert_eq!(originals(&report), std::slice::from_ref(&first));
-    assert_eq!(report.skipped, [(original, RetrySkip::AlreadyRetried(first))]);
+    let both = RetrySelection::Jobs(vec![original.clone(), first.clone()]);
+    let planned = site.store.plan_retry(request(both), site.clock.now()).await.unwrap();
+    assert_eq!(originals(&planned), std::slice::from_ref(&first));
+    assert_eq!(planned.skipped, [(original, RetrySkip::AlreadyRetried(first.clone()))]);
+    assert_eq!(originals(&site.store.retry(request(all_of("echo"))).await.unwrap()), [first]);
 }
 
 #[tokio::test]
@@ -190,4 +194,54 @@ async fn a_cancelled_job_can_be_retried() {
     let id = site.enqueue(job("echo")).await;
     site.store.cancel(CancelTarget::Job(id.clone()), "cancelled by api".into()).await.unwrap();
     assert_eq!(originals(&site.store.retry(request(RetrySelection::Jobs(vec![id.clone()]))).await.unwrap()), [id]);
+}
+
+#[tokio::test]
+async fn named_jobs_that_are_left_alone_do_not_use_up_the_limit() {
+    let site = Site::new().await;
+    let mut claims = site.activate(policy(1)).await;
+    let mut wrong = Vec::new();
+    for _ in 0..3 {
+        wrong.push(ended(&site, &mut claims, job("echo"), final_failure()).await);
+    }
+    let two = || RetryRequest { limit: 2, ..request(RetrySelection::Jobs(wrong.clone())) };
+    let report = site.store.retry(two()).await.unwrap();
+    assert_eq!((originals(&report), report.more), (wrong[..2].to_vec(), true));
+    let report = site.store.retry(two()).await.unwrap();
+    assert_eq!((originals(&report), report.skipped.len(), report.more), (wrong[2..].to_vec(), 2, false));
+}
+
+/// Failed jobs of a plugin in one statement, each a millisecond older than the next.
+fn insert_failed(site: &Site, plugin: &str, day: u32, count: usize) {
+    let sql = format!(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
+         INSERT INTO job_queue (id, plugin, command, status, submitted_by, created_at, completed_at, parent_job_id)
+         SELECT printf('{plugin}-%05d', i), '{plugin}', 'poll', CASE i % 2 WHEN 0 THEN 'failed' ELSE 'dead' END, 'api',
+                printf('2026-01-{day:02} 00:00:00.%09dZ', i / 3), '2026-01-02 00:00:00.000000000Z',
+                CASE i % 4 WHEN 0 THEN 'parent' END
+         FROM n"
+    );
+    site.other().execute(&sql, []).unwrap();
+}
+
+#[tokio::test]
+async fn jobs_that_can_not_run_hold_nothing_up_and_asking_again_gets_to_the_end() {
+    let site = Site::new().await;
+    insert_failed(&site, "gone", 1, 1200);
+    insert_failed(&site, "echo", 2, 1200);
+    let everything = || RetryRequest {
+        limit: 700,
+        per_second: 1000,
+        ..request(RetrySelection::Matching(RetryFilter { command: Some("poll".into()), ..RetryFilter::default() }))
+    };
+    let mut seen = Vec::new();
+    for (count, more) in [(700, true), (500, false), (0, false)] {
+        let report = site.store.retry(everything()).await.unwrap();
+        assert_eq!((report.retried.len(), report.more), (count, more));
+        assert!(report.skipped.iter().all(|(_, why)| *why == RetrySkip::PluginUnavailable), "{:?}", report.skipped);
+        assert_eq!(report.skipped.len(), 1000, "there are more than anybody reads");
+        seen.extend(originals(&report));
+    }
+    let expected: Vec<JobId> = (1..=1200).map(|i| JobId::from(format!("echo-{i:05}"))).collect();
+    assert_eq!(seen, expected, "each once, oldest first");
 }

@@ -6,7 +6,9 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 
 use super::*;
-use crate::{CancelTarget, LogFilter, Reader, Retention, RetryFilter, RetryRequest, RetryScope, RetrySelection};
+use crate::{
+    CancelTarget, InspectPart, LogFilter, Reader, Retention, RetryFilter, RetryRequest, RetryScope, RetrySelection,
+};
 
 static SEEN: LazyLock<Mutex<BTreeSet<String>>> = LazyLock::new(Mutex::default);
 
@@ -132,10 +134,7 @@ async fn read(site: &Site, id: &JobId) {
     ] {
         reader.logs(&filter).unwrap();
     }
-    reader.transitions(id).unwrap();
-    reader.attempt_rows(id).unwrap();
-    reader.children(id).unwrap();
-    reader.facts(id).unwrap();
+    reader.inspect(id, &[InspectPart::Log, InspectPart::Caused]).unwrap();
 }
 
 fn plan_of(connection: &Connection, sql: &str) -> Option<Vec<String>> {

@@ -101,6 +101,8 @@ impl Writer {
         if version != self.data_version {
             debug!("another process wrote to the state database; queue read anew");
             self.data_version = version;
+            // What it freed is to be tidied up too.
+            self.tidy.worked();
             self.watches.look_again(&self.connection);
         }
         Ok(())

@@ -2,13 +2,13 @@
 
 use chrono::{DateTime, Utc};
 use ductile_model::{JobId, format_wire};
-use ductile_queue::{AttemptLog, ContextRow, JobRef};
+use ductile_queue::{AttemptLog, ContextRow, Inspection, JobRef};
 
-use super::{Report, named, tree};
+use super::{named, tree};
 use crate::cli::job::json_text;
 use crate::cli::report::{Form, line};
 
-pub(super) fn show(report: &Report, form: Form) {
+pub(super) fn show(report: &Inspection, form: Form) {
     let job = &report.job;
     let max = job.max_attempts.map_or_else(|| "?".to_owned(), |max| max.to_string());
     let snapshot = |id: &Option<String>| id.clone().unwrap_or_else(|| "<none>".to_owned());

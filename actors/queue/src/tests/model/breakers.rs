@@ -87,8 +87,8 @@ impl Breakers {
             BreakerState::Closed => true,
             BreakerState::HalfOpen => !outstanding,
             BreakerState::Open => {
-                let ends = row::at(breaker.opened.as_deref().unwrap()) + policy.reset_after;
-                if now < ends {
+                let opened = row::at(breaker.opened.as_deref().unwrap());
+                if opened <= now && now < opened + policy.reset_after {
                     return false;
                 }
                 self.change(pair, Breaker { state: BreakerState::HalfOpen, ..breaker }, "cooldown_elapsed", None);
