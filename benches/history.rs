@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ductile_model::{EventHub, JobStatus, LinkOwner, Producer, SnapshotId, SystemClock};
 use ductile_queue::{
     ActivateGeneration, AttemptOutcome, ClaimPolicy, Finalise, JobFilter, LogFilter, NewJob, QueueActor, QueueArgs,
-    QueueHandle, Reader, Retention, SnapshotRow, Store, StoreOptions, Synchronous,
+    QueueHandle, Reader, Retention, Routed, SnapshotRow, Store, StoreOptions, Synchronous,
 };
 use ractor::Actor;
 
@@ -38,6 +38,7 @@ fn main() {
 
 fn open(path: &Path) -> Store {
     let options = StoreOptions {
+        snapshot: None,
         policy: ClaimPolicy::default(),
         path: path.to_owned(),
         synchronous: Synchronous::Normal,
@@ -112,12 +113,13 @@ async fn probe(path: &Path) -> (Vec<f64>, Vec<f64>) {
             job: claimed.id,
             attempt: claimed.attempt,
             completed_at: chrono::Utc::now(),
-            outcome: AttemptOutcome::Succeeded { state: None },
+            outcome: AttemptOutcome::Succeeded { state: None, routed: Routed::default() },
             stderr: None,
             result: Some(r#"{"status":"ok","result":"x"}"#.to_owned()),
             duration: Duration::from_millis(1),
             spawned: true,
             stopwatch: None,
+            hooks: None,
         };
         store.finalise(outcome).await.expect("a stored outcome");
         finished.push(began.elapsed().as_secs_f64() * 1e6);

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use ductile_model::{EventHub, LinkOwner, Producer, SnapshotId, SystemClock};
 use ductile_queue::{
-    ActivateGeneration, AttemptOutcome, ClaimPolicy, Finalise, NewJob, QueueActor, QueueArgs, QueueHandle, SnapshotRow,
-    Store, StoreOptions, Synchronous,
+    ActivateGeneration, AttemptOutcome, ClaimPolicy, Finalise, NewJob, QueueActor, QueueArgs, QueueHandle, Routed,
+    SnapshotRow, Store, StoreOptions, Synchronous,
 };
 use ractor::Actor;
 
@@ -41,6 +41,7 @@ fn main() {
 async fn life_cycles(max_group: usize, synchronous: Synchronous, jobs: usize) -> f64 {
     let dir = tempfile::tempdir().expect("a directory");
     let options = StoreOptions {
+        snapshot: None,
         policy: ClaimPolicy::default(),
         path: dir.path().join("bench.db"),
         synchronous,
@@ -74,12 +75,13 @@ async fn life_cycles(max_group: usize, synchronous: Synchronous, jobs: usize) ->
                 job: claimed.id,
                 attempt: claimed.attempt,
                 completed_at: chrono::Utc::now(),
-                outcome: AttemptOutcome::Succeeded { state: None },
+                outcome: AttemptOutcome::Succeeded { state: None, routed: Routed::default() },
                 stderr: None,
                 result: Some(r#"{"status":"ok","result":"x"}"#.to_owned()),
                 duration: Duration::from_millis(1),
                 spawned: true,
                 stopwatch: None,
+                hooks: None,
             };
             store.finalise(outcome).await.expect("a stored outcome");
         });

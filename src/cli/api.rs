@@ -153,7 +153,8 @@ fn body(arguments: &Arguments) -> Result<Option<String>, Failure> {
     }
 }
 
-fn typed_field(field: &str) -> Result<(String, Value), Failure> {
+/// A field as it is written on the command line: `key=value`, or `key:=json`.
+pub(super) fn typed_field(field: &str) -> Result<(String, Value), Failure> {
     let (key, value) = field
         .split_once('=')
         .ok_or_else(|| Failure::usage(format!("--field {field:?} must be key=value or key:=json")))?;

@@ -39,24 +39,29 @@ fn run_check(strict: bool, common: &Common) -> Result<u8, Failure> {
         }
         Err(problem) => CheckReport { errors: vec![problem], warnings: Vec::new() },
     };
-    let CheckReport { errors, warnings } = &checked;
-    if common.json {
-        report::json(&as_json(&checked));
-    } else {
-        let head = match (errors.len(), warnings.len()) {
-            (0, 0) => "Configuration valid.".to_owned(),
-            (0, warnings) => format!("Configuration valid ({warnings} warning(s))"),
-            (errors, warnings) => format!("Configuration invalid ({errors} error(s), {warnings} warning(s))"),
-        };
-        report::line(format_args!("{head}"));
-        errors.iter().for_each(|problem| issue("ERROR", problem));
-        warnings.iter().for_each(|problem| issue("WARN", problem));
-    }
-    Ok(match (errors.is_empty(), warnings.is_empty()) {
+    tell("Configuration", &checked, common);
+    Ok(match (checked.errors.is_empty(), checked.warnings.is_empty()) {
         (false, _) => 1,
         (true, false) if strict => 2,
         _ => 0,
     })
+}
+
+/// Prints the verdict about something and all findings, errors first.
+pub(super) fn tell(subject: &str, checked: &CheckReport, common: &Common) {
+    if common.json {
+        report::json(&as_json(checked));
+        return;
+    }
+    let CheckReport { errors, warnings } = checked;
+    let head = match (errors.len(), warnings.len()) {
+        (0, 0) => format!("{subject} valid."),
+        (0, warnings) => format!("{subject} valid ({warnings} warning(s))"),
+        (errors, warnings) => format!("{subject} invalid ({errors} error(s), {warnings} warning(s))"),
+    };
+    report::line(format_args!("{head}"));
+    errors.iter().for_each(|problem| issue("ERROR", problem));
+    warnings.iter().for_each(|problem| issue("WARN", problem));
 }
 
 fn issue(level: &str, problem: &Problem) {

@@ -8,6 +8,7 @@ mod args;
 mod client;
 mod config;
 mod job;
+mod pipeline;
 mod plugin;
 mod quickstart;
 mod report;
@@ -77,6 +78,15 @@ enum Noun {
     Job {
         #[command(subcommand)]
         action: job::Action,
+    },
+    /// Look at pipelines: what they do, whether they are right
+    #[command(
+        arg_required_else_help = true,
+        after_help = "Example:\n  ductile pipeline graph article\n\nExit codes: 0 success, 1 anything else."
+    )]
+    Pipeline {
+        #[command(subcommand)]
+        action: pipeline::Action,
     },
     /// List and run plugins of a running gateway
     #[command(
@@ -155,6 +165,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Some(Noun::System { action }) => system::run(action, &common),
         Some(Noun::Config { action }) => config::run(action, &common),
         Some(Noun::Job { action }) => job::run(action, &common),
+        Some(Noun::Pipeline { action }) => pipeline::run(action, &common),
         Some(Noun::Plugin { action }) => plugin::run(action, &common),
         Some(Noun::Vault { action }) => vault::run(action, &common),
         Some(Noun::Secrets { action }) => secrets::run(action, &common),

@@ -180,6 +180,7 @@ fn log_preflight(source: &Source, plan: &Plan, lock: &PidLock, faults: Faults) {
         tracing::info!(path = %shown.display(), "config file");
     }
     plan.registry.log();
+    plan.pipelines.log();
     log_warnings(plan);
     let enabled = plan.config.plugins.values().filter(|plugin| plugin.enabled).count();
     tracing::info!(
@@ -225,6 +226,7 @@ async fn open_store(loaded: &Loaded, hub: EventHub) -> Result<Store, Refusal> {
         synchronous: store_synchronous(state.synchronous),
         hub,
         clock: Arc::new(SystemClock),
+        snapshot: Some(loaded.plan.snapshot.id.clone()),
         policy: claim_policy(&loaded.plan),
         max_group: GROUP,
     };

@@ -15,6 +15,7 @@ use ductile_dispatcher::{ClaimInbox, end_leftovers};
 use ductile_listeners::{Door, DoorLimits};
 use ductile_model::{Clock, EventHub, Problem, Refusal};
 use ductile_queue::{ActivateGeneration, BreakerPolicy, ClaimPolicy, ReloadEntry, SnapshotRow, Store};
+use ductile_router::{PlanHooks, Router};
 use ductile_vault::{Vault, VaultArgs, VaultLock};
 use ractor::{Actor, ActorRef};
 
@@ -120,7 +121,7 @@ pub(crate) async fn boot(
     let incumbent = Incumbent { plan: loaded.plan.clone(), door, vault_lock };
     let standby = stand_by(resources, 1, &loaded, &incumbent, root).await?;
     let recovered = async {
-        recover(resources).await?;
+        recover(resources, &loaded.plan).await?;
         activate(resources, &loaded.plan, "startup", None, None).await
     };
     standby.finish(recovered.await, incumbent, 1).await
@@ -260,7 +261,7 @@ async fn stand_by(
 }
 
 /// Ends what a killed gateway left running, then brings its jobs back. Before anything claims.
-async fn recover(resources: &Resources) -> Result<(), Refusal> {
+async fn recover(resources: &Resources, plan: &Arc<Plan>) -> Result<(), Refusal> {
     let failed = |error: String| Refusal::failed("recovery", Problem::new("recovery", error));
     let running = resources.store.jobs_with_leftovers().await.map_err(|error| failed(error.to_string()))?;
     if running.is_empty() {
@@ -272,7 +273,8 @@ async fn recover(resources: &Resources) -> Result<(), Refusal> {
     if ended > 0 {
         tracing::warn!(process_groups = ended, "ended processes left by a killed gateway");
     }
-    resources.store.recover().await.map_err(|error| failed(error.to_string()))?;
+    let hooks = PlanHooks::new(Router::new(plan.clone()), resources.clock.clone());
+    resources.store.recover(Some(Arc::new(hooks))).await.map_err(|error| failed(error.to_string()))?;
     Ok(())
 }
 

@@ -15,6 +15,8 @@ mod jobs;
 mod maintenance;
 mod migrate;
 mod operations;
+mod pipeline_command;
+mod pipelines;
 mod plugins;
 mod reload;
 mod retention;

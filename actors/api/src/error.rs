@@ -18,11 +18,20 @@ pub(crate) struct ApiError {
     pub(crate) message: Cow<'static, str>,
     /// Boxed, because it is rare and large.
     pub(crate) context: Option<Box<Value>>,
-    /// Stands beside `error`, where clients look for it.
-    pub(crate) bytes_limit: Option<u64>,
+    /// Stands beside `error`, where clients look for it. Boxed, because it is rare.
+    pub(crate) bytes: Option<Box<Excess>>,
     pub(crate) headers: Headers,
     /// What is really the matter, for the log.
     pub(crate) cause: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// How much was too much.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Excess {
+    /// Bytes that are allowed.
+    pub(crate) limit: u64,
+    /// Bytes that it would have been, where that is known.
+    pub(crate) actual: Option<u64>,
 }
 
 /// Headers that a refusal adds.
@@ -42,15 +51,7 @@ pub(crate) enum Headers {
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            status,
-            code,
-            message: message.into(),
-            context: None,
-            bytes_limit: None,
-            headers: Headers::None,
-            cause: None,
-        }
+        Self { status, code, message: message.into(), context: None, bytes: None, headers: Headers::None, cause: None }
     }
 
     fn with_context(mut self, context: Value) -> Self {
@@ -114,6 +115,23 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, "idempotency_conflict", message).with_context(json!({ "job_id": job }))
     }
 
+    pub(crate) fn sync_fanout() -> Self {
+        let message = "synchronous pipeline trigger requires exactly one entry dispatch; use ?async=true for fan-out entry pipelines";
+        Self::new(StatusCode::BAD_REQUEST, "sync_fanout", message)
+    }
+
+    pub(crate) fn baggage_claims(why: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "baggage_claims", why)
+    }
+
+    pub(crate) fn baggage_too_large(bytes: usize, limit: usize) -> Self {
+        let message = "pipeline baggage exceeds maximum context size";
+        let mut error = Self::new(StatusCode::PAYLOAD_TOO_LARGE, "baggage_overlimit", message);
+        let (limit, actual) = (u64::try_from(limit).unwrap_or(u64::MAX), u64::try_from(bytes).ok());
+        error.bytes = Some(Box::new(Excess { limit, actual }));
+        error
+    }
+
     /// There is nothing left to cancel.
     pub(crate) fn not_active(status: JobStatus) -> Self {
         Self::new(StatusCode::CONFLICT, "job_not_active", format!("the job is over: it is {status}"))
@@ -142,7 +160,7 @@ impl ApiError {
     pub(crate) fn body_too_large(limit: u64) -> Self {
         let mut error = Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "request body too large")
             .with_headers(Headers::Close);
-        error.bytes_limit = Some(limit);
+        error.bytes = Some(Box::new(Excess { limit, actual: None }));
         error
     }
 

@@ -67,7 +67,9 @@ pub(crate) fn allowed_methods(path: &str) -> &'static str {
     let mut segments = path.split('/').skip(1);
     match (segments.next(), segments.next(), segments.next()) {
         (Some("job"), Some(_), Some("cancel" | "retry")) | (Some("jobs"), Some("retry"), None) => "POST",
-        (Some("plugin"), Some(_), Some(_)) | (Some("plugins" | "system"), Some(_), _) => "POST",
+        (Some("plugin"), Some(_), Some(_))
+        | (Some("plugins" | "system"), Some(_), _)
+        | (Some("pipeline"), Some(_), None) => "POST",
         _ => "GET",
     }
 }

@@ -76,8 +76,11 @@ pub(crate) fn refuse(context: &Context, error: ApiError) -> Response {
     if let Some(value) = error.context {
         object.insert("context".to_owned(), *value);
     }
-    if let Some(limit) = error.bytes_limit {
-        object.insert("bytes_limit".to_owned(), limit.into());
+    if let Some(bytes) = error.bytes {
+        if let Some(actual) = bytes.actual {
+            object.insert("bytes_actual".to_owned(), actual.into());
+        }
+        object.insert("bytes_limit".to_owned(), bytes.limit.into());
     }
     let mut bytes = Value::Object(object).to_string().into_bytes();
     bytes.push(b'\n');

@@ -12,7 +12,7 @@ use warp::{Filter, Reply as _};
 use crate::body;
 use crate::context::Context;
 use crate::handlers::trigger::Target;
-use crate::handlers::{catalogue, health, intervene, jobs, reload, trigger};
+use crate::handlers::{catalogue, health, intervene, jobs, pipeline, reload, topology, trigger};
 use crate::paths::decode;
 use crate::reply::respond;
 use crate::state::Api;
@@ -31,6 +31,9 @@ pub(crate) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     // The busiest route stands alone in front: a request for it passes no other filter.
     let others = open(api)
         .or(catalogue_routes(api))
+        .unify()
+        .boxed()
+        .or(pipeline(api))
         .unify()
         .boxed()
         .or(run(api))
@@ -66,6 +69,18 @@ fn command(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .then(|plugin, command, api: Arc<Api>, context: Arc<Context>, body| async move {
             let target = Target::Command { plugin: decode(plugin), command: decode(command) };
             respond(&context, trigger::trigger(&api, &context, target, body).await)
+        })
+        .boxed()
+}
+
+fn pipeline(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    warp::path!("pipeline" / String)
+        .and(warp::post())
+        .and(with(api))
+        .and(context())
+        .and(warp::body::stream())
+        .then(|name, api: Arc<Api>, context: Arc<Context>, body| async move {
+            respond(&context, pipeline::start(&api, &context, &decode(name), body).await)
         })
         .boxed()
 }
@@ -124,7 +139,13 @@ fn catalogue_routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
             respond(&context, catalogue::show(&api, &context, &decode(plugin)))
         })
         .boxed();
-    list.or(show).unify().boxed()
+    let topology = warp::path!("topology")
+        .and(warp::get())
+        .and(with(api))
+        .and(context())
+        .map(|api: Arc<Api>, context: Arc<Context>| respond(&context, topology::show(&api, &context)))
+        .boxed();
+    list.or(show).unify().boxed().or(topology).unify().boxed()
 }
 
 fn job_routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {

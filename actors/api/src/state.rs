@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ductile_config::{ApiToken, Family, Plan};
 use ductile_model::Clock;
 use ductile_queue::QueueHandle;
+use ductile_router::Router;
 use tokio::sync::Semaphore;
 
 use crate::actor::{ApiArgs, Control};
@@ -16,6 +17,7 @@ use crate::rate::RateLimiter;
 pub(crate) struct Api {
     pub(crate) plan: Arc<Plan>,
     pub(crate) queue: QueueHandle,
+    pub(crate) router: Router,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) control: Arc<dyn Control>,
     pub(crate) rate: Option<RateLimiter>,
@@ -29,6 +31,7 @@ impl Api {
         Self {
             plan: args.plan.clone(),
             queue: args.queue.clone(),
+            router: Router::new(args.plan.clone()),
             clock: args.clock.clone(),
             control: args.control.clone(),
             rate: api.rate_limit.map(RateLimiter::new),

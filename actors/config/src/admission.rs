@@ -4,6 +4,7 @@ use ductile_model::Problem;
 
 use crate::Admission;
 use crate::doctor::{CLEARTEXT, is_loopback};
+use crate::pipelines::NOT_ENABLED;
 use crate::plan::Prepared;
 
 /// What the gates look at.
@@ -57,6 +58,8 @@ pub(crate) fn gates(gates: Admission, facts: &Facts<'_>) -> Vec<Problem> {
     if gates.validate_config_on_boot {
         problems.extend(invalid(facts.doctor_errors));
         problems.extend(ignored_keys(facts.warnings));
+        let idle = facts.warnings.iter().filter(|warning| warning.message.contains(NOT_ENABLED));
+        problems.extend(invalid(idle));
     }
     let api = &facts.config.api;
     if gates.refuse_cleartext && api.enabled && !is_loopback(&api.listen) {
@@ -86,8 +89,8 @@ fn not_built(gates: Admission) -> Vec<Problem> {
     .collect()
 }
 
-fn invalid(errors: &[Problem]) -> impl Iterator<Item = Problem> + '_ {
-    errors.iter().map(|error| {
+fn invalid<'e>(errors: impl IntoIterator<Item = &'e Problem>) -> impl Iterator<Item = Problem> {
+    errors.into_iter().map(|error| {
         let mut problem = error.clone();
         problem.message = format!("configuration validation failed: {}", error.message);
         problem

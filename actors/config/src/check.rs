@@ -3,6 +3,7 @@
 use ductile_model::Problem;
 
 use crate::load::{self, Loaded};
+use crate::pipelines::NOT_ENABLED;
 use crate::plan::{Environment, Prepared, Purpose, SecretProvider, Source, prepare};
 use crate::{admission, doctor};
 
@@ -60,6 +61,7 @@ fn examine(source: &Source, loaded: Loaded) -> CheckReport {
     let mut errors: Vec<_> = prepared.links.iter().filter_map(|link| link.refusal(allowed)).collect();
     errors.extend(gate_refusals(&prepared));
     errors.extend(prepared.doctor.errors.iter().cloned());
+    errors.extend(prepared.compiled.errors);
     let gates = prepared.loaded.config.service.admission;
     let mut warnings = prepared.loaded.warnings;
     // What an error already says is not said again as a warning.
@@ -67,6 +69,7 @@ fn examine(source: &Source, loaded: Loaded) -> CheckReport {
         let said = match warning.category {
             "strict_decode" => gates.validate_config_on_boot,
             "symlinks" => !allowed,
+            "pipelines" | "routes" => gates.validate_config_on_boot && warning.message.contains(NOT_ENABLED),
             "api" => gates.refuse_cleartext && warning.message.contains(doctor::CLEARTEXT),
             _ => false,
         };
@@ -92,5 +95,10 @@ fn order(problems: &mut [Problem]) {
     let rank = |problem: &Problem| {
         CATEGORIES.iter().position(|category| *category == problem.category).unwrap_or(CATEGORIES.len())
     };
-    problems.sort_by(|a, b| (rank(a), &a.field, &a.message).cmp(&(rank(b), &b.field, &b.message)));
+    // Those of pipelines come by file and position, in which order their fields are not: `steps[10]`, `steps[9]`.
+    let within = |problem: &Problem| match problem.category {
+        "pipelines" => (String::new(), String::new()),
+        _ => (problem.field.clone(), problem.message.clone()),
+    };
+    problems.sort_by_cached_key(|problem| (rank(problem), within(problem)));
 }

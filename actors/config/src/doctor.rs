@@ -107,13 +107,8 @@ impl Visit<'_> {
 
     /// What is configured and checked, and does nothing in this version.
     fn not_built(&mut self) {
-        const SECTIONS: [(&str, &[&str]); 5] = [
-            ("webhooks", &["webhooks", "endpoints"]),
-            ("relay", &["instances"]),
-            ("relay", &["remote_ingress"]),
-            ("routes", &["routes"]),
-            ("pipelines", &["pipelines"]),
-        ];
+        const SECTIONS: [(&str, &[&str]); 3] =
+            [("webhooks", &["webhooks", "endpoints"]), ("relay", &["instances"]), ("relay", &["remote_ingress"])];
         for (category, path) in SECTIONS {
             self.warn_not_built(category, path);
         }

@@ -22,6 +22,7 @@ mod effective;
 mod init;
 mod keys;
 mod load;
+mod pipelines;
 mod plan;
 mod redact;
 mod registry;
@@ -43,6 +44,15 @@ pub use effective::{
 };
 pub use init::InitJob;
 pub use load::{state_path, vault_places};
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use pipelines::fuzzing;
+pub use pipelines::{
+    ClaimError, Claims, Condition, DEFAULT_COMMAND, Destination, Edge, Entry, EvaluationError, ExecutionMode, Exit,
+    Node, NodeIx, NodeKind, PathNotFound, Pipeline, PipelineDraft, PipelineIx, PipelineReport, Pipelines, RELAY_PLUGIN,
+    Relay, Route, RouteSource, SWITCH_FALSE, SWITCH_PLUGIN, SWITCH_TRUE, Scope, Signal, Switch, Template, Trigger,
+    Uses, draft, json_equal,
+};
 pub use plan::{
     ApiToken, Environment, Outline, Plan, Posture, Purpose, SecretProjection, SecretProvider, SnapshotRecord, Source,
     SourceKind, Standing, Unavailable, VaultPlaces, outline, plan,

@@ -8,6 +8,7 @@ use ductile_model::{Problem, Refusal, Secret, SnapshotId};
 
 use crate::doctor::{self, Report};
 use crate::load::{self, Loaded};
+use crate::pipelines::{self, Compiled, Pipelines};
 use crate::registry::Shown;
 use crate::symlinks::{self, Link};
 use crate::{Config, Plugin, PluginConfig, Registry, Scopes, admission, registry, snapshot};
@@ -184,6 +185,8 @@ pub struct Plan {
     pub config: Config,
     /// What it can run.
     pub registry: Registry,
+    /// What runs after an event. Empty in a plan that was made only to look at and has errors in its pipelines.
+    pub pipelines: Arc<Pipelines>,
     /// Who may call.
     pub tokens: Vec<ApiToken>,
     /// What runs.
@@ -269,6 +272,7 @@ pub(crate) struct Prepared {
     pub(crate) loaded: Loaded,
     pub(crate) registry: Registry,
     pub(crate) doctor: Report,
+    pub(crate) compiled: Compiled,
     pub(crate) links: Vec<Link>,
 }
 
@@ -286,7 +290,9 @@ pub fn plan(
         load::load(source, env, secrets, purpose).map_err(|failed| Refusal::rejected("load", failed.problems))?;
     let prepared = prepare(source, loaded, purpose)?;
     if purpose == Purpose::Admitting {
-        let problems = admission::refusals(&prepared);
+        let mut problems = admission::refusals(&prepared);
+        // No gate is needed for these: a pipeline that is wrong is never left out in silence.
+        problems.extend(prepared.compiled.errors.iter().cloned());
         if !problems.is_empty() {
             return Err(Refusal::rejected("admission", problems));
         }
@@ -336,11 +342,22 @@ pub(crate) fn prepare(source: &Source, mut loaded: Loaded, purpose: Purpose) -> 
     loaded.warnings.extend(warnings);
     let mut doctor = doctor::examine(&loaded, &registry);
     loaded.warnings.append(&mut doctor.warnings);
-    Ok(Prepared { loaded, registry, doctor, links })
+    let mut compiled = pipelines::compile(&pipelines::Input {
+        files: &loaded.files,
+        merged: &loaded.merged,
+        effective: &loaded.effective,
+        taint: &loaded.taint,
+        known: snapshot::known_values(&loaded),
+        plugins: &loaded.config.plugins,
+        registry: &registry,
+    });
+    loaded.warnings.append(&mut compiled.warnings);
+    Ok(Prepared { loaded, registry, doctor, compiled, links })
 }
 
 fn finish(source: &Source, prepared: Prepared) -> Plan {
-    let Prepared { loaded, registry, doctor, .. } = prepared;
+    let Prepared { loaded, registry, mut doctor, compiled, .. } = prepared;
+    doctor.errors.extend(compiled.errors);
     let snapshot = snapshot::record(source, &loaded, &registry);
     let mut files: Vec<_> = loaded.files.0.iter().map(|file| file.path.clone()).collect();
     files.sort();
@@ -349,6 +366,7 @@ fn finish(source: &Source, prepared: Prepared) -> Plan {
         files,
         config: loaded.config,
         registry,
+        pipelines: compiled.pipelines,
         tokens: loaded.tokens,
         posture: loaded.posture,
         warnings: loaded.warnings,

@@ -57,6 +57,13 @@ impl Redactor {
         Redacted { value, hidden: pass.hidden }
     }
 
+    /// A redacted copy of what stands under one key of an effective configuration.
+    pub(crate) fn section(&self, key: &str, value: &Value, taint: &Taint) -> Value {
+        let mut pass = Pass { redactor: self, taint, path: Vec::new(), labels: Vec::new(), hidden: Vec::new() };
+        let place = root().child(key).map_or(Where::Free, Where::Table);
+        pass.under(key.to_owned(), key.to_owned(), |pass| pass.value(place, value))
+    }
+
     /// A text as it may be shown; `None` when nothing in it has to be hidden.
     fn text(&self, text: &str) -> Option<String> {
         if self.known.iter().any(|secret| text.contains(secret.expose())) {
@@ -89,7 +96,9 @@ impl Pass<'_> {
             other => other,
         };
         let named = matches!(place, Where::Table(schema) if schema.key.path == "tokens.*.key");
-        if named || self.taint.values.contains(&self.path) {
+        // Most configurations have none, and the path is long to hash.
+        let tainted = !self.taint.values.is_empty() && self.taint.values.contains(&self.path);
+        if named || tainted {
             return self.hide(value, REDACTED.to_owned());
         }
         match value {
@@ -126,7 +135,7 @@ impl Pass<'_> {
                     Some(child) => pass.value(child, value),
                     None => pass.hide(value, REDACTED.to_owned()),
                 };
-                let tainted = pass.taint.keys.contains(&pass.path);
+                let tainted = !pass.taint.keys.is_empty() && pass.taint.keys.contains(&pass.path);
                 (if tainted { Some(REDACTED.to_owned()) } else { pass.redactor.text(name) }, value)
             });
             // Two hidden names must not swallow one another.

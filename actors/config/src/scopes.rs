@@ -287,6 +287,12 @@ impl Scopes {
             || self.plugins.values().any(|rule| rule.access.is_some() || !rule.allow.is_empty())
     }
 
+    /// Whether any pipeline may be triggered at all: what the routes ask before they look for a name.
+    #[must_use]
+    pub fn allows_some_pipeline(&self) -> bool {
+        self.has(Grant::Pipelines) || self.allowed_pipelines.all || !self.allowed_pipelines.listed.is_empty()
+    }
+
     /// Whether a pipeline may be triggered; `deny` beats every grant.
     #[must_use]
     pub fn allows_pipeline(&self, name: &str) -> bool {

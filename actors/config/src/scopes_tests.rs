@@ -161,6 +161,7 @@ fn registry() -> Registry {
         retry_safe: None,
         input_schema: None,
         output_schema: None,
+        emits: Vec::new(),
     };
     let manifest = Manifest {
         name: "echo".to_owned(),

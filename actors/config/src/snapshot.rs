@@ -68,11 +68,15 @@ fn complete(effective: &mut Value, loaded: &Loaded, registry: &Registry) {
 }
 
 /// Values that must not be readable anywhere in the record.
-fn known_values(loaded: &Loaded) -> Vec<Secret> {
+pub(crate) fn known_values(loaded: &Loaded) -> Vec<Secret> {
     let named = loaded.secrets.iter().filter_map(|secret| secret.value.clone());
-    let table = loaded.effective.get("tokens").and_then(Value::as_array);
-    let legacy = table.into_iter().flatten().filter_map(|entry| entry.get("key")?.as_str());
-    named.chain(legacy.map(|value| Secret::new(value.to_owned()))).collect()
+    named.chain(legacy_keys(&loaded.effective).map(|value| Secret::new(value.to_owned()))).collect()
+}
+
+/// Values that stand in the older table of named secrets.
+pub(crate) fn legacy_keys(effective: &Value) -> impl Iterator<Item = &str> {
+    let table = effective.get("tokens").and_then(Value::as_array);
+    table.into_iter().flatten().filter_map(|entry| entry.get("key")?.as_str())
 }
 
 fn secret_fingerprints(used: &[UsedSecret], hidden: &[Hidden], key: Option<&[u8; 32]>) -> Value {

@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, mpsc};
 use crate::attempt::Deps;
 use crate::attempts::{Attempts, Runner};
 use crate::environment::BaseEnvironment;
+use crate::routing::PlanRouting;
 
 /// Claims of a generation on their way to its pool. Outlives the actor, so that a restart loses none.
 pub type ClaimInbox = Arc<Mutex<mpsc::UnboundedReceiver<ClaimedJob>>>;
@@ -104,7 +105,8 @@ fn runner(args: DispatcherArgs) -> Runner {
     let DispatcherArgs { plan, store, vault, hub, clock } = args;
     let service = plan.config.service.name.clone();
     let environment = BaseEnvironment::new(&plan.environment, &plan.config.service.plugin_env_passthrough);
-    let deps = Deps { catalogue: plan, service, environment, vault: Arc::new(vault), hub, clock };
+    let routing = Arc::new(PlanRouting::new(plan.clone(), clock.clone()));
+    let deps = Deps { catalogue: plan, service, environment, vault: Arc::new(vault), routing, hub, clock };
     Runner { deps, sink: Box::new(store) }
 }
 

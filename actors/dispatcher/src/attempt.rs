@@ -8,9 +8,11 @@ use chrono::TimeDelta;
 use ductile_config::{Command, Plan, Plugin, PluginConfig, Unavailable};
 use ductile_model::{AskError, Clock, EventHub, FailureReason, Secret};
 use ductile_queue::{ClaimedJob, Finalise};
+use ductile_router::Step;
 use ductile_vault::{Composed, Denied, VaultHandle};
 use serde_json::value::RawValue;
 
+use crate::builtin;
 use crate::conclude::{self, Conclusion, Terms, Timing, conclude};
 use crate::control::Control;
 use crate::environment::BaseEnvironment;
@@ -18,6 +20,7 @@ use crate::events::{self, JobLabel, Preflight};
 use crate::process::{self, Launch, Ran, STDERR_CAP};
 use crate::redact::Guard;
 use crate::request::{Context, Input, Request};
+use crate::routing::Routing;
 
 /// Base of the back-off for a plugin that is not configured.
 const DEFAULT_BACKOFF: Duration = Duration::from_secs(30);
@@ -63,18 +66,19 @@ pub(crate) struct Deps {
     pub(crate) service: String,
     pub(crate) environment: BaseEnvironment,
     pub(crate) vault: Arc<dyn Secrets>,
+    pub(crate) routing: Arc<dyn Routing>,
     pub(crate) hub: EventHub,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// Why there is no process.
-struct Failure {
+pub(crate) struct Failure {
     reason: FailureReason,
     error: String,
 }
 
 impl Failure {
-    fn new(reason: FailureReason, error: impl Into<String>) -> Self {
+    pub(crate) fn new(reason: FailureReason, error: impl Into<String>) -> Self {
         Self { reason, error: error.into() }
     }
 }
@@ -98,6 +102,7 @@ pub(crate) async fn run(job: &ClaimedJob, deps: &Deps, control: &Arc<Control>) -
         duration: begun.elapsed(),
         spawned: control.has_spawned(),
         stopwatch: conclusion.stopwatch,
+        hooks: deps.routing.hooks(&job.plugin),
     }
 }
 
@@ -120,24 +125,27 @@ async fn attempt(
     control: &Arc<Control>,
     begun: Instant,
 ) -> Result<Conclusion, Failure> {
-    let input = preflight(job, label, deps)?;
+    let Prepared { mut input, context } = preflight(job, label, deps)?;
+    if let Some(concluded) = builtin::run(job, deps) {
+        return concluded;
+    }
     let (plugin, config, _) = deps
         .catalogue
         .runnable(&job.plugin, &job.command)
         .map_err(|error| Failure::new(FailureReason::PluginUnavailable, error.to_string()))?;
     check_state(job)?;
-    // The pipeline's part of the context comes with the pipelines.
-    let context = Context::of_root_job(&job.plugin);
+    remap(job, deps, &mut input, &context)?;
     let secrets = compose(job, config, &*deps.vault).await?;
     let guard = Guard::new(secrets.as_deref().unwrap_or_default());
     let limit = config.timeouts.of(&job.command);
     // Both clocks are read here: the instant that the plugin is told is the one that is enforced.
     let (deadline, deadline_at) = (Instant::now() + limit, deps.clock.now() + delta(limit));
-    let request = Request { job, input: &input, config, context: &context, secrets: secrets.as_deref(), deadline_at };
+    let request =
+        Request { job, input: &input, config, context: &context.given, secrets: secrets.as_deref(), deadline_at };
     let launch = Launch {
         job: job.id.clone(),
         program: plugin.entrypoint.clone(),
-        environment: input.environment(&deps.environment, job, &context),
+        environment: input.environment(&deps.environment, job, &context.given),
         request: request.line(),
         deadline,
         stderr_cap: STDERR_CAP + guard.longest(),
@@ -152,6 +160,8 @@ async fn attempt(
         guard,
         limit,
         backoff_base,
+        job: job.clone(),
+        routing: deps.routing.clone(),
         begun,
         clock: deps.clock.clone(),
     };
@@ -160,8 +170,45 @@ async fn attempt(
     Ok(work.run(launch))
 }
 
-fn preflight<'a>(job: &'a ClaimedJob, label: &JobLabel, deps: &Deps) -> Result<Input<'a>, Failure> {
-    let input = Input::read(job);
+/// What is known of a job before anything is done for it.
+struct Prepared<'a> {
+    input: Input<'a>,
+    context: StepContext,
+}
+
+/// What the plugin gets as context, and the step that it comes from.
+struct StepContext {
+    given: Context,
+    step: Option<Step>,
+}
+
+fn prepare<'a>(job: &'a ClaimedJob, deps: &Deps) -> Result<Prepared<'a>, String> {
+    let input = Input::read(job)?;
+    let context = match (&job.context, &job.event_context_id) {
+        (Some(context), _) => {
+            let step = deps.routing.step(&job.plugin, context).map_err(|error| error.to_string())?;
+            StepContext { given: Context::of_step(&step), step: Some(step) }
+        }
+        (None, Some(id)) => return Err(format!("context {id} is not in the database")),
+        (None, None) => StepContext { given: Context::of_root_job(&job.plugin), step: None },
+    };
+    Ok(Prepared { input, context })
+}
+
+/// Applies what the step sets in its payload, over what the payload and the context hold.
+fn remap(job: &ClaimedJob, deps: &Deps, input: &mut Input<'_>, context: &StepContext) -> Result<(), Failure> {
+    let (Some(step), Some(stored)) = (&context.step, &job.context) else { return Ok(()) };
+    if !deps.routing.remaps(stored) {
+        return Ok(());
+    }
+    let payload = input.merged_payload(&context.given);
+    let set = deps.routing.remap(stored, step, &payload);
+    input.set(set.map_err(|error| Failure::new(FailureReason::PreflightError, error.to_string()))?);
+    Ok(())
+}
+
+fn preflight<'a>(job: &'a ClaimedJob, label: &JobLabel, deps: &Deps) -> Result<Prepared<'a>, Failure> {
+    let input = prepare(job, deps);
     let preflight = match &input {
         Ok(_) => Preflight::Run,
         Err(error) => Preflight::Fail(error),
@@ -211,6 +258,8 @@ struct Work {
     guard: Guard,
     limit: Duration,
     backoff_base: Duration,
+    job: ClaimedJob,
+    routing: Arc<dyn Routing>,
     begun: Instant,
     clock: Arc<dyn Clock>,
 }
@@ -224,7 +273,8 @@ impl Work {
                 let (manifest, limit, backoff_base) = (&plugin.manifest, *limit, *backoff_base);
                 let timing =
                     Timing { begun: self.begun, began: seen.began, exited: seen.exited, now: self.clock.now() };
-                conclude(seen, &Terms { label, manifest, limit, backoff_base, guard, hub, timing })
+                let (job, routing) = (&self.job, &*self.routing);
+                conclude(seen, &Terms { label, manifest, limit, backoff_base, guard, hub, timing, job, routing })
             }
             Ran::NotStarted(error) => conclude::failed(FailureReason::SpawnError, error, self.backoff_base),
             Ran::Withheld => conclude::withheld(),

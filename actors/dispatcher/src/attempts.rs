@@ -266,6 +266,7 @@ async fn run_caught(job: &ClaimedJob, deps: &Deps, control: &Arc<Control>) -> Fi
         duration: begun.elapsed(),
         spawned: control.has_spawned(),
         stopwatch: None,
+        hooks: deps.routing.hooks(&job.plugin),
     }
 }
 

@@ -5,16 +5,19 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use ductile_config::Manifest;
 use ductile_model::{EventHub, FailureReason};
-use ductile_queue::{AttemptOutcome, InterruptKind, ProcessEnding, StateUpdate, Stopwatch};
+use ductile_queue::{AttemptOutcome, ClaimedJob, InterruptKind, ProcessEnding, StateUpdate, Stopwatch};
+use ductile_router::RouteError;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use crate::builtin;
 use crate::events::{self, JobLabel};
 use crate::json;
 use crate::judge::{Evidence, Judgement, Verdict, describe, judge};
 use crate::process::{Exit, STDERR_CAP, Seen};
 use crate::redact::Guard;
 use crate::response::{self, LogLevel, Spans};
+use crate::routing::Routing;
 
 /// Bytes of the spans of one attempt that are kept.
 const SPANS_CAP: usize = 16_384;
@@ -54,6 +57,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) guard: &'a Guard,
     pub(crate) hub: &'a EventHub,
     pub(crate) timing: Timing,
+    pub(crate) job: &'a ClaimedJob,
+    pub(crate) routing: &'a dyn Routing,
 }
 
 /// Judges a process and prepares what is stored of it. Delivered secrets are taken out of everything that is not the
@@ -115,14 +120,21 @@ fn raw(stdout: String, overflow: bool, guard: &Guard) -> Option<String> {
 fn outcome(verdict: Verdict, exit: Exit, terms: &Terms<'_>) -> AttemptOutcome {
     let label = terms.label;
     match verdict {
-        Verdict::Succeeded { state_updates } => {
+        Verdict::Succeeded { result, state_updates, events } => {
             if exit != Exit::Code(0) {
                 tracing::warn!(
                     job_id = %label.job_id, plugin = label.plugin, command = label.command, exit = describe(exit),
                     "plugin answered ok and ended abnormally; the answer counts"
                 );
             }
-            AttemptOutcome::Succeeded { state: state_updates.map(|json| state_update(json, terms)) }
+            let source = builtin::source(terms.job);
+            match terms.routing.route(&source, Some(&result), events, terms.timing.now) {
+                Ok(routed) => {
+                    let state = state_updates.map(|json| state_update(json, terms));
+                    AttemptOutcome::Succeeded { state, routed }
+                }
+                Err(error) => not_routed(&error, terms.backoff_base),
+            }
         }
         Verdict::Failed { reason, error } => {
             let mut error = terms.guard.clean(error);
@@ -133,6 +145,12 @@ fn outcome(verdict: Verdict, exit: Exit, terms: &Terms<'_>) -> AttemptOutcome {
         }
         Verdict::Interrupted => AttemptOutcome::Interrupted(InterruptKind::Shutdown),
     }
+}
+
+/// The outcome of an attempt whose events can not be routed.
+pub(crate) fn not_routed(error: &RouteError, backoff_base: Duration) -> AttemptOutcome {
+    let error = format!("failed to route events: {error}");
+    AttemptOutcome::Failed { reason: FailureReason::RoutingError, error, backoff_base }
 }
 
 fn state_update(json: String, terms: &Terms<'_>) -> StateUpdate {

@@ -6,6 +6,8 @@ use ductile_model::{FailureReason, format_duration};
 use rustix::process::Signal;
 
 use crate::process::{Cause, Exit, STDOUT_CAP};
+use ductile_router::Emitted;
+
 use crate::response::{Answer, Decoded, Events, Retry, decode};
 
 /// Exit code by which a plugin says that its configuration is wrong and trying again can not help.
@@ -26,12 +28,16 @@ pub(crate) struct Evidence<'a> {
 }
 
 /// The verdict.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Verdict {
     /// The work is done and reported.
     Succeeded {
+        /// What the plugin says about its work.
+        result: String,
         /// Compact text of a non-empty `state_updates`.
         state_updates: Option<String>,
+        /// What it emits.
+        events: Vec<Emitted>,
     },
     /// It failed.
     Failed {
@@ -45,16 +51,13 @@ pub(crate) enum Verdict {
 }
 
 /// A verdict, and whether stdout was an answer (and is stored as it is).
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Judgement {
     pub(crate) verdict: Verdict,
     pub(crate) is_answer: bool,
 }
 
 /// Judges an attempt. Pure.
-///
-/// Events of an ok answer are checked for what routing needs of them; they are routed nowhere yet and can be read in
-/// the stored answer.
 pub(crate) fn judge(evidence: &Evidence<'_>) -> Judgement {
     let decoded = if evidence.stdout_overflow { Decoded::Undecodable(String::new()) } else { decode(evidence.stdout) };
     let is_answer = matches!(decoded, Decoded::Answer(_));
@@ -86,7 +89,9 @@ fn by_output(evidence: &Evidence<'_>, decoded: Decoded) -> Verdict {
         Decoded::Answer(Answer::Ok { events: Events::Untyped, .. }) => {
             Verdict::Failed { reason: FailureReason::RoutingError, error: "event.type is required".to_owned() }
         }
-        Decoded::Answer(Answer::Ok { state_updates, events: Events::Valid }) => Verdict::Succeeded { state_updates },
+        Decoded::Answer(Answer::Ok { result, state_updates, events: Events::Valid(events) }) => {
+            Verdict::Succeeded { result, state_updates, events }
+        }
         Decoded::Answer(Answer::Error { message, retry }) => Verdict::Failed {
             reason: match retry {
                 Retry::Allowed => FailureReason::PluginError,
@@ -182,19 +187,12 @@ mod tests {
 
     #[test]
     fn an_ok_answer_succeeds_whatever_the_exit_but_for_78() {
-        let succeeded = Verdict::Succeeded { state_updates: None };
+        let succeeded = || Verdict::Succeeded { result: "x".into(), state_updates: None, events: Vec::new() };
         for exit in [Exit::Code(0), Exit::Code(3), Exit::Signal(9)] {
-            assert_eq!(judge(&evidence(exit, OK)), Judgement { verdict: succeeded_copy(&succeeded), is_answer: true });
+            assert_eq!(judge(&evidence(exit, OK)), Judgement { verdict: succeeded(), is_answer: true });
         }
         let expected = "plugin reported a configuration error (exit code 78)".to_owned();
         assert_eq!(failure(&evidence(Exit::Code(78), OK)), (FailureReason::ExitCode78, expected));
-    }
-
-    fn succeeded_copy(verdict: &Verdict) -> Verdict {
-        match verdict {
-            Verdict::Succeeded { state_updates } => Verdict::Succeeded { state_updates: state_updates.clone() },
-            other => panic!("{other:?}"),
-        }
     }
 
     #[test]

@@ -12,13 +12,15 @@
 //! process, the actor only steers them. After a kill of the gateway, [`end_leftovers`] finds what still runs by the
 //! job id in its environment.
 //!
-//! **Not here:** which job runs next, retries, and what an outcome causes: all of that is rows, and the queue's.
+//! **Not here:** which job runs next and retries, which are rows, and the queue's; and what follows from an event, which is
+//! the router's.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod actor;
 mod attempt;
 mod attempts;
+mod builtin;
 mod capture;
 mod conclude;
 mod control;
@@ -32,6 +34,7 @@ mod procs;
 mod redact;
 mod request;
 mod response;
+mod routing;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -7,6 +7,8 @@ use chrono::{DateTime, Utc};
 use ductile_config::PluginConfig;
 use ductile_model::{Secret, format_wire};
 use ductile_queue::ClaimedJob;
+use ductile_router::Step;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
@@ -22,6 +24,8 @@ pub(crate) struct Input<'a> {
     stored: Option<&'a str>,
     /// What the command works on.
     subject: Subject<'a>,
+    /// What its step sets in the payload, whatever stands there.
+    set: Vec<(String, Box<RawValue>)>,
 }
 
 enum Subject<'a> {
@@ -42,19 +46,41 @@ impl<'a> Input<'a> {
     /// What makes it unusable, for `last_error`.
     pub(crate) fn read(job: &'a ClaimedJob) -> Result<Self, String> {
         let stored = job.payload.as_deref().map(str::trim).filter(|text| !text.is_empty() && *text != "null");
-        let Some(text) = stored else { return Ok(Self { stored: None, subject: Subject::Nothing }) };
+        let Some(text) = stored else { return Ok(Self { stored: None, subject: Subject::Nothing, set: Vec::new() }) };
         let unreadable = |error: serde_json::Error| format!("payload is not valid JSON: {error}");
         if !json::is_object(text) {
             if job.command == HANDLE {
                 return Err("payload of command \"handle\" must be a JSON object".to_owned());
             }
             let _: &RawValue = serde_json::from_str(text).map_err(unreadable)?;
-            return Ok(Self { stored, subject: Subject::Opaque });
+            return Ok(Self { stored, subject: Subject::Opaque, set: Vec::new() });
         }
         let fields: Fields<'a> = serde_json::from_str(text).map_err(unreadable)?;
         let subject =
             if job.command == HANDLE { event(text, fields)? } else { Subject::Payload { text: text.into(), fields } };
-        Ok(Self { stored, subject })
+        Ok(Self { stored, subject, set: Vec::new() })
+    }
+
+    /// The payload with the context's keys that it lacks.
+    pub(crate) fn merged_payload(&self, context: &Context) -> Value {
+        let nothing = Fields::new();
+        let fields = match &self.subject {
+            Subject::Nothing | Subject::Opaque => &nothing,
+            Subject::Payload { fields, .. } | Subject::Event { payload: fields, .. } => fields,
+        };
+        let read = |raw: &RawValue| serde_json::from_str(raw.get()).unwrap_or_default();
+        Value::Object(context.merged(fields).into_iter().map(|(key, raw)| (key, read(raw))).collect())
+    }
+
+    /// Sets keys of the payload, whatever stands there.
+    pub(crate) fn set(&mut self, keys: Vec<(String, Value)>) {
+        let raw = |(key, value): (String, Value)| serde_json::value::to_raw_value(&value).ok().map(|raw| (key, raw));
+        self.set = keys.into_iter().filter_map(raw).collect();
+        // A command without a payload gets one that holds just these.
+        if !self.set.is_empty() && matches!(self.subject, Subject::Nothing) {
+            self.subject = Subject::Payload { text: "{}".into(), fields: Fields::new() };
+            self.stored = Some("{}");
+        }
     }
 
     /// Type of the event, empty when there is none.
@@ -72,10 +98,11 @@ impl<'a> Input<'a> {
         job: &ClaimedJob,
         context: &Context,
     ) -> Vec<(OsString, OsString)> {
-        let fields = match &self.subject {
+        let mut fields = match &self.subject {
             Subject::Nothing | Subject::Opaque => Fields::new(),
             Subject::Payload { fields, .. } | Subject::Event { payload: fields, .. } => context.merged(fields),
         };
+        fields.extend(self.set.iter().map(|(key, raw)| (key.clone(), &**raw)));
         base.of_attempt(job, &self.event_type(), &fields)
     }
 }
@@ -111,6 +138,13 @@ impl Context {
         Self { entries: name.into_iter().map(|raw| ("ductile_plugin".to_owned(), raw)).collect() }
     }
 
+    /// The context of a step.
+    pub(crate) fn of_step(step: &Step) -> Self {
+        let raw =
+            |(key, value): (&String, &Value)| serde_json::value::to_raw_value(value).ok().map(|raw| (key.clone(), raw));
+        Self { entries: step.context.iter().filter_map(raw).collect() }
+    }
+
     /// The fields of a payload and those of the context that it lacks.
     fn merged<'a>(&'a self, payload: &Fields<'a>) -> Fields<'a> {
         let mut merged = payload.clone();
@@ -129,6 +163,25 @@ impl Context {
             json::push_string(out, key);
             out.push(b':');
             out.extend_from_slice(raw.get().as_bytes());
+        }
+        out.push(b'}');
+    }
+
+    /// Appends an object with the context's keys that it lacks and the keys that its step sets.
+    fn push_input(&self, out: &mut Vec<u8>, text: &str, fields: &Fields<'_>, set: &[(String, Box<RawValue>)]) {
+        if set.is_empty() {
+            return self.push_merged(out, text, fields);
+        }
+        let mut merged = self.merged(fields);
+        merged.extend(set.iter().map(|(key, raw)| (key.clone(), &**raw)));
+        out.push(b'{');
+        for (index, (key, raw)) in merged.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            json::push_string(out, key);
+            out.push(b':');
+            json::push_one_line(out, raw.get());
         }
         out.push(b'}');
     }
@@ -195,7 +248,8 @@ impl Request<'_> {
         let secrets: usize =
             self.secrets.unwrap_or_default().iter().map(|(k, v)| 6 * (k.len() + v.expose().len()) + 8).sum();
         let context: usize = self.context.entries.iter().map(|(k, v)| 6 * k.len() + v.get().len() + 8).sum();
-        let payload = self.job.payload.as_deref().map_or(0, str::len);
+        let set: usize = self.input.set.iter().map(|(k, v)| 6 * k.len() + v.get().len() + 8).sum();
+        let payload = self.job.payload.as_deref().map_or(0, str::len) + set;
         let names = 6 * (self.job.plugin.len() + self.job.command.len() + self.job.id.as_str().len());
         let state = self.job.state.as_deref().map_or(2, str::len);
         512 + names + self.config.config.get().len() + secrets + state + 3 * payload + 3 * context
@@ -205,7 +259,7 @@ impl Request<'_> {
         let Some(stored) = self.input.stored else { return };
         out.extend_from_slice(b",\"payload\":");
         match &self.input.subject {
-            Subject::Payload { text, fields } => self.context.push_merged(out, text, fields),
+            Subject::Payload { text, fields } => self.context.push_input(out, text, fields, &self.input.set),
             Subject::Nothing | Subject::Opaque | Subject::Event { .. } => json::push_one_line(out, stored),
         }
     }
@@ -215,7 +269,7 @@ impl Request<'_> {
         out.extend_from_slice(b",\"event\":{\"type\":");
         json::push_string(out, &self.input.event_type());
         out.extend_from_slice(b",\"payload\":");
-        self.context.push_merged(out, text, payload);
+        self.context.push_input(out, text, payload, &self.input.set);
         for name in ["dedupe_key", "source", "event_id"] {
             if let Some(value) = text_of(fields, name) {
                 push_text(out, name, &value);

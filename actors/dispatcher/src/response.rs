@@ -1,17 +1,20 @@
 //! The answer of a plugin: stdout as a whole is one JSON object.
 
+use ductile_router::Emitted;
 use serde_json::value::RawValue;
 
 use crate::json::{self, Fields, MAX_DEPTH};
 
 /// A decodable answer.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Answer {
     /// The work is done.
     Ok {
+        /// What the plugin says about its work.
+        result: String,
         /// Compact text of a non-empty `state_updates`.
         state_updates: Option<String>,
-        /// What is wrong with the events, when anything is.
+        /// Its events.
         events: Events,
     },
     /// The plugin says that it failed.
@@ -32,11 +35,11 @@ pub(crate) enum Retry {
     Forbidden,
 }
 
-/// Verdict over the events of an ok answer.
-#[derive(Debug, PartialEq, Eq)]
+/// The events of an ok answer.
+#[derive(Debug, PartialEq)]
 pub(crate) enum Events {
     /// Each can be routed.
-    Valid,
+    Valid(Vec<Emitted>),
     /// One has no type.
     Untyped,
 }
@@ -66,7 +69,7 @@ const LOG_BYTES: usize = 4096;
 const SPANS: &str = "ductile_stopwatch_subs";
 
 /// What stdout was.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Decoded {
     /// Nothing but white space.
     Nothing,
@@ -151,15 +154,15 @@ fn answer(fields: &Fields<'_>) -> Result<Answer, String> {
     let state_updates = object(fields, "state_updates")?;
     match status.as_deref() {
         Some("ok") => {
-            match result {
+            let result = match result {
                 None => return Err("field \"result\" is required when status is \"ok\"".to_owned()),
                 Some(result) if result.trim().is_empty() => {
                     return Err("field \"result\" must not be blank when status is \"ok\"".to_owned());
                 }
-                Some(_) => {}
-            }
+                Some(result) => result,
+            };
             let state_updates = state_updates.map(|raw| json::compact(raw.get())).filter(|text| text != "{}");
-            Ok(Answer::Ok { state_updates, events: check_events(&events)? })
+            Ok(Answer::Ok { result, state_updates, events: read_events(&events)? })
         }
         Some("error") => {
             let message = error.filter(|message| !message.trim().is_empty());
@@ -172,8 +175,9 @@ fn answer(fields: &Fields<'_>) -> Result<Answer, String> {
 }
 
 /// Each event needs a type, and a payload that is an object when it has one.
-fn check_events(events: &[&RawValue]) -> Result<Events, String> {
-    let mut verdict = Events::Valid;
+fn read_events(events: &[&RawValue]) -> Result<Events, String> {
+    let mut emitted = Vec::with_capacity(events.len());
+    let mut is_untyped = false;
     for (index, event) in events.iter().enumerate() {
         let name = format!("events[{index}]");
         let fields: Fields<'_> =
@@ -182,11 +186,20 @@ fn check_events(events: &[&RawValue]) -> Result<Events, String> {
             return Err(format!("field \"{name}.payload\" must be an object"));
         }
         let kind = text(&fields, "type").ok().flatten().unwrap_or_default();
-        if kind.trim().is_empty() {
-            verdict = Events::Untyped;
-        }
+        is_untyped |= kind.trim().is_empty();
+        let payload = present(&fields, "payload").map(|raw| serde_json::from_str(raw.get())).transpose();
+        let payload = payload.map_err(|error| format!("field \"{name}.payload\": {error}"))?.unwrap_or_default();
+        let said = |key: &str| text(&fields, key).ok().flatten().filter(|text| !text.trim().is_empty());
+        emitted.push(Emitted {
+            kind,
+            payload,
+            dedupe_key: said("dedupe_key"),
+            source: said("source"),
+            timestamp: said("timestamp"),
+            event_id: said("event_id"),
+        });
     }
-    Ok(verdict)
+    Ok(if is_untyped { Events::Untyped } else { Events::Valid(emitted) })
 }
 
 /// A field; `null` is the same as none.
@@ -329,7 +342,8 @@ mod tests {
     fn an_event_without_type_is_told_apart() {
         for event in [r#"{}"#, r#"{"type":" "}"#, r#"{"type":5}"#, r#"{"type":null,"payload":null}"#] {
             let stdout = format!(r#"{{"status":"ok","result":"x","events":[{event}]}}"#);
-            assert_eq!(decode(&stdout), Decoded::Answer(Answer::Ok { state_updates: None, events: Events::Untyped }));
+            let Decoded::Answer(Answer::Ok { events, .. }) = decode(&stdout) else { panic!("{stdout}") };
+            assert_eq!(events, Events::Untyped, "{event}");
         }
     }
 

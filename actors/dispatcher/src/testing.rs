@@ -7,19 +7,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use ductile_config::{
     CircuitBreaker, Command, CommandType, FactRule, Manifest, Plugin, PluginConfig, Retry, Timeouts, Unavailable,
 };
 use ductile_model::{AskError, Cancellation, Clock, EventHub, EventRecord, JobId, Secret, SystemClock};
-use ductile_queue::{AttemptOutcome, ClaimedJob, Finalise};
+use ductile_queue::{AttemptOutcome, ClaimedJob, Finalise, Hooks, JobContext, Routed};
+use ductile_router::{Emitted, Event, RouteError, Source, Step, StepInput, SwitchError, Switched, WithError};
 use ductile_vault::{Composed, Denied};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tempfile::TempDir;
 
 use crate::attempt::{self, Catalogue, Composing, Deps, Secrets};
 use crate::control::Control;
 use crate::environment::BaseEnvironment;
+use crate::routing::Routing;
 
 pub(crate) const BACKOFF: Duration = Duration::from_secs(7);
 
@@ -39,6 +42,7 @@ pub(crate) fn claimed(plugin: &str, command: &str, payload: Option<&str>) -> Cla
         parent_job_id: None,
         event_context_id: None,
         state: None,
+        context: None,
         cancellation: Cancellation::default(),
     }
 }
@@ -83,6 +87,39 @@ impl Secrets for FakeVault {
             Some(Answers::Denied(reason)) => Ok(Err(Denied((*reason).to_owned()))),
         };
         Box::pin(std::future::ready(answer))
+    }
+}
+
+/// No pipelines at all.
+pub(crate) struct NoPipelines;
+
+impl Routing for NoPipelines {
+    fn step(&self, _: &str, context: &JobContext) -> Result<Step, RouteError> {
+        Err(RouteError::Gone { pipeline: context.pipeline.clone(), step: context.step_id.clone() })
+    }
+
+    fn remaps(&self, _: &JobContext) -> bool {
+        false
+    }
+
+    fn remap(&self, _: &JobContext, _: &Step, _: &Value) -> Result<StepInput, WithError> {
+        Ok(Vec::new())
+    }
+
+    fn route(&self, _: &Source<'_>, _: Option<&str>, _: Vec<Emitted>, _: DateTime<Utc>) -> Result<Routed, RouteError> {
+        Ok(Routed::default())
+    }
+
+    fn switch(&self, _: Option<&str>, _: &JobContext) -> Result<Switched, SwitchError> {
+        Err(SwitchError::NoEvent)
+    }
+
+    fn route_switch(&self, _: &Source<'_>, _: &Event) -> Result<Routed, RouteError> {
+        Ok(Routed::default())
+    }
+
+    fn hooks(&self, _: &str) -> Option<Arc<dyn Hooks>> {
+        None
     }
 }
 
@@ -152,6 +189,7 @@ impl Site {
             service: "ductile".to_owned(),
             environment: BaseEnvironment::new(&vars, &self.passthrough),
             vault: Arc::new(FakeVault(self.vault.clone())),
+            routing: Arc::new(NoPipelines),
             hub: self.hub.clone(),
             clock: self.clock.clone(),
         }
@@ -166,6 +204,7 @@ impl Site {
             retry_safe: None,
             input_schema: None,
             output_schema: None,
+            emits: Vec::new(),
         });
         let manifest = Manifest {
             name: "p".to_owned(),

@@ -9,7 +9,7 @@ use tracing::warn;
 use crate::board::{Board, Candidate};
 use crate::rows::{insert_transition, required_text, text};
 use crate::scope::{Scope, Undo};
-use crate::{ClaimPolicy, ClaimedJob};
+use crate::{ClaimPolicy, ClaimedJob, JobContext};
 
 /// Whether something that has no running row holds this key for this plugin and command.
 pub(crate) type Holds<'a> = dyn Fn(&str, &str, &str) -> bool + 'a;
@@ -89,10 +89,12 @@ fn claim_one(scope: &Scope<'_>, candidate: &Candidate, holds: &Holds<'_>) -> rus
 fn read(connection: &Connection, rowid: i64) -> rusqlite::Result<Option<ClaimedJob>> {
     connection
         .prepare_cached(
-            "SELECT id, plugin, command, payload, attempt, max_attempts, submitted_by, dedupe_key, created_at,
-                    parent_job_id, event_context_id,
-                    (SELECT state FROM plugin_state WHERE plugin_name = job_queue.plugin)
-             FROM job_queue WHERE rowid = ?1 AND status = 'queued'",
+            "SELECT q.id, q.plugin, q.command, q.payload, q.attempt, q.max_attempts, q.submitted_by, q.dedupe_key,
+                    q.created_at, q.parent_job_id, q.event_context_id,
+                    (SELECT state FROM plugin_state WHERE plugin_name = q.plugin),
+                    c.accumulated_json, c.pipeline_name, c.step_id
+             FROM job_queue q LEFT JOIN event_context c ON c.id = q.event_context_id
+             WHERE q.rowid = ?1 AND q.status = 'queued'",
         )?
         .query_row([rowid], |row| {
             let created_at = parse_stored(&required_text(row, 8)?).unwrap_or_default();
@@ -110,6 +112,14 @@ fn read(connection: &Connection, rowid: i64) -> rusqlite::Result<Option<ClaimedJ
                 parent_job_id: text(row, 9)?.map(JobId::from),
                 event_context_id: text(row, 10)?,
                 state: text(row, 11)?,
+                context: match text(row, 12)? {
+                    Some(accumulated) => Some(JobContext {
+                        pipeline: required_text(row, 13)?,
+                        step_id: required_text(row, 14)?,
+                        accumulated,
+                    }),
+                    None => None,
+                },
                 cancellation: Cancellation::default(),
             })
         })

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ductile_model::{JobId, JobStatus, Producer, format_db, format_duration};
+use ductile_model::{JobId, JobStatus, format_db, format_duration};
 use rusqlite::{OptionalExtension, params};
 use tracing::info;
 
@@ -50,9 +50,19 @@ impl CheckedJob {
 
 /// Dedupe checks, the row and its first transition.
 pub(crate) fn enqueue(scope: &Scope<'_>, checked: &CheckedJob) -> Result<Enqueued, QueueError> {
+    enqueue_with(scope, checked, |_| Ok(()))
+}
+
+/// The same with what belongs to the job: written before it, and not at all for a duplicate.
+pub(crate) fn enqueue_with(
+    scope: &Scope<'_>,
+    checked: &CheckedJob,
+    belongings: impl FnOnce(&Scope<'_>) -> rusqlite::Result<()>,
+) -> Result<Enqueued, QueueError> {
     if let Some(duplicate) = duplicate_of(scope, checked)? {
         return Ok(duplicate);
     }
+    belongings(scope)?;
     let id = insert(scope, checked)?;
     if let Some(data) = crate::events::enqueued(&id, &checked.job, &checked.submitted_by) {
         scope.publish("job.enqueued", data);
@@ -152,7 +162,8 @@ fn status_of(word: &str) -> JobStatus {
 }
 
 /// The event that makes a job, as it stands in the rows of all jobs that it makes: they carry its id as the first part
-/// of theirs. Those are no duplicates of each other.
+/// of theirs. Those are no duplicates of each other. An event from outside has no parent; of its jobs only those that are
+/// made together are meant.
 struct MadeBy<'a> {
     parent: Option<&'a str>,
     event: Option<&'a str>,
@@ -160,10 +171,7 @@ struct MadeBy<'a> {
 
 impl<'a> MadeBy<'a> {
     fn of(job: &'a NewJob) -> Self {
-        let parent = match job.submitted_by {
-            Producer::Route => job.parent_job_id.as_ref().map(JobId::as_str),
-            _ => None,
-        };
+        let parent = job.parent_job_id.as_ref().map(JobId::as_str);
         let event = job.source_event_id.as_deref().map(|event| event.split('/').next().unwrap_or(event));
         Self { parent, event }
     }
@@ -178,7 +186,8 @@ macro_rules! earlier_job {
             $columns,
             " FROM job_queue INDEXED BY job_queue_dedupe_status_completed_idx
              WHERE dedupe_key = ?1 AND plugin = ?2 AND command = ?3
-               AND NOT (?4 IS NOT NULL AND ?5 IS NOT NULL AND parent_job_id IS ?4 AND source_event_id IS NOT NULL
+               AND NOT (?5 IS NOT NULL AND parent_job_id IS ?4 AND (?4 IS NOT NULL OR rowid > ?6)
+                        AND source_event_id IS NOT NULL
                         AND (source_event_id = ?5 OR substr(source_event_id, 1, length(?5) + 1) = ?5 || '/'))"
         )
     };
@@ -192,9 +201,10 @@ fn outstanding(scope: &Scope<'_>, checked: &CheckedJob, key: &str) -> rusqlite::
             earlier_job!("id, status"),
             " AND status IN ('queued', 'running') ORDER BY created_at LIMIT 1"
         ))?
-        .query_row(params![key, checked.job.plugin, checked.job.command, made_by.parent, made_by.event], |row| {
-            Ok((JobId::from(required_text(row, 0)?), status_of(&required_text(row, 1)?)))
-        })
+        .query_row(
+            params![key, checked.job.plugin, checked.job.command, made_by.parent, made_by.event, scope.made_after()],
+            |row| Ok((JobId::from(required_text(row, 0)?), status_of(&required_text(row, 1)?))),
+        )
         .optional()
 }
 
@@ -217,10 +227,19 @@ fn recent_success(
         .connection()
         .prepare_cached(concat!(
             earlier_job!("id"),
-            " AND status = 'succeeded' AND replace(completed_at, 'T', ' ') >= ?6 ORDER BY completed_at DESC LIMIT 1"
+            " AND status = 'succeeded' AND replace(completed_at, 'T', ' ') >= ?7 ORDER BY completed_at DESC LIMIT 1"
         ))?
-        .query_row(params![key, checked.job.plugin, checked.job.command, made_by.parent, made_by.event, since], |row| {
-            Ok(JobId::from(required_text(row, 0)?))
-        })
+        .query_row(
+            params![
+                key,
+                checked.job.plugin,
+                checked.job.command,
+                made_by.parent,
+                made_by.event,
+                scope.now_text(),
+                since
+            ],
+            |row| Ok(JobId::from(required_text(row, 0)?)),
+        )
         .optional()
 }

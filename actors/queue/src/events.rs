@@ -6,10 +6,10 @@ use chrono::{DateTime, Utc};
 use ductile_model::{FailureReason, JobId, JobStatus, Producer, format_wire};
 use serde_json::{Map, Value};
 
-use crate::NewJob;
 use crate::breaker::Target;
 use crate::breaker_rows::BreakerState;
 use crate::rows::JobRow;
+use crate::{NewJob, Successor};
 
 type Data = Map<String, Value>;
 
@@ -48,6 +48,43 @@ pub(crate) fn enqueued_by_api(id: &JobId, plugin: &str, command: &str) -> Data {
         ("command", command.into()),
         ("submitted_by", Producer::Api.to_string().into()),
         ("direct", true.into()),
+    ])
+}
+
+/// `pipeline.enqueued`.
+pub(crate) fn pipeline_enqueued(jobs: &[&JobId], pipeline: &str, submitted_by: &Producer) -> Data {
+    data([
+        ("job_id", jobs.first().map_or("", |id| id.as_str()).into()),
+        ("job_ids", jobs.iter().map(|id| Value::from(id.as_str())).collect()),
+        ("job_count", jobs.len().into()),
+        ("pipeline", pipeline.into()),
+        ("submitted_by", submitted_by.to_string().into()),
+    ])
+}
+
+/// `router.enqueued`.
+pub(crate) fn router_enqueued(id: &JobId, successor: &Successor) -> Data {
+    let mut data = data([("job_id", id.as_str().into())]);
+    data.extend(routed(successor));
+    data.insert("event_context_id".to_owned(), successor.context.id.as_str().into());
+    data
+}
+
+/// `router.deduplicated`.
+pub(crate) fn router_deduplicated(existing: &JobId, successor: &Successor) -> Data {
+    let mut data = routed(successor);
+    data.insert("existing_job_id".to_owned(), existing.as_str().into());
+    data
+}
+
+fn routed(successor: &Successor) -> Data {
+    let Successor { job, context, .. } = successor;
+    data([
+        ("parent_job_id", job.parent_job_id.as_ref().map_or("", |id| id.as_str()).into()),
+        ("plugin", job.plugin.as_str().into()),
+        ("command", job.command.as_str().into()),
+        ("pipeline", context.pipeline.as_str().into()),
+        ("step_id", context.step_id.as_str().into()),
     ])
 }
 

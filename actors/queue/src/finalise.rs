@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use ductile_model::{Decision, FailureReason, JobEvent, JobStatus, backoff_delay, decide, format_db};
+use ductile_model::{Decision, FailureReason, JobEvent, JobId, JobStatus, backoff_delay, decide, format_db};
 use tracing::{error, warn};
 
 use crate::breaker::{self, Verdict};
@@ -12,7 +12,7 @@ use crate::facts::{self, Origin, PreparedState};
 use crate::rows::{AttemptRow, JobRow, NextRow, insert_log, move_job, nanos};
 use crate::scope::{Change, Scope};
 use crate::state::StateRefusal;
-use crate::{AttemptOutcome, Finalise, Finalised, InterruptKind, QueueError};
+use crate::{AttemptOutcome, Ended, Finalise, Finalised, Hooks, InterruptKind, QueueError, Routed, successors};
 
 /// A plugin's own `init`, queued by the gateway, did not succeed.
 const INIT_FAILED: &str = "plugin.init_failed";
@@ -26,7 +26,7 @@ pub(crate) struct PreparedOutcome {
 impl PreparedOutcome {
     pub(crate) fn new(outcome: std::sync::Arc<Finalise>) -> Self {
         let state = match &outcome.outcome {
-            AttemptOutcome::Succeeded { state } => state.as_ref().map(PreparedState::new),
+            AttemptOutcome::Succeeded { state, .. } => state.as_ref().map(PreparedState::new),
             _ => None,
         };
         Self { outcome, state }
@@ -46,8 +46,9 @@ pub(crate) fn finalise(scope: &Scope<'_>, prepared: &PreparedOutcome) -> Result<
     let outcome = &*prepared.outcome;
     scope.released(outcome.job.clone(), outcome.attempt);
     let Some(job) = guarded(scope, outcome)? else { return Ok(Finalised::Stale) };
-    let produced = produce(scope, &job, prepared.state.as_ref())?;
+    let produced = produce(scope, &job, prepared)?;
     let end = End {
+        hooks: outcome.hooks.as_deref(),
         completed_at: outcome.completed_at,
         duration: outcome.duration,
         spawned: outcome.spawned,
@@ -56,12 +57,12 @@ pub(crate) fn finalise(scope: &Scope<'_>, prepared: &PreparedOutcome) -> Result<
     };
     let status = match (&outcome.outcome, produced) {
         (_, Err(refusal)) => fail(scope, &job, &end, refusal.reason, &refusal.text, Duration::ZERO)?,
-        (AttemptOutcome::Succeeded { .. }, Ok(())) => succeed(scope, &job, &end)?,
-        (AttemptOutcome::Skipped { reason }, Ok(())) => skip(scope, &job, &end, reason)?,
-        (AttemptOutcome::Failed { reason, error, backoff_base }, Ok(())) => {
+        (AttemptOutcome::Succeeded { .. }, Ok(children)) => succeed(scope, &job, &end, children)?,
+        (AttemptOutcome::Skipped { reason }, Ok(_)) => skip(scope, &job, &end, reason)?,
+        (AttemptOutcome::Failed { reason, error, backoff_base }, Ok(_)) => {
             fail(scope, &job, &end, *reason, error, *backoff_base)?
         }
-        (AttemptOutcome::Interrupted(kind), Ok(())) => interrupt(scope, &job, &end, Interruption::Reported(*kind))?,
+        (AttemptOutcome::Interrupted(kind), Ok(_)) => interrupt(scope, &job, &end, Interruption::Reported(*kind))?,
     };
     Ok(Finalised::Stored(status))
 }
@@ -94,24 +95,49 @@ struct ContentRefused {
 fn produce(
     scope: &Scope<'_>,
     job: &JobRow,
-    state: Option<&Result<PreparedState, StateRefusal>>,
-) -> rusqlite::Result<Result<(), ContentRefused>> {
-    let Some(state) = state else { return Ok(Ok(())) };
+    prepared: &PreparedOutcome,
+) -> Result<Result<Vec<JobId>, ContentRefused>, QueueError> {
+    let AttemptOutcome::Succeeded { routed, .. } = &prepared.outcome.outcome else { return Ok(Ok(Vec::new())) };
+    if prepared.state.is_none() && routed.successors.is_empty() {
+        return Ok(Ok(successors::insert(scope, routed)?));
+    }
     scope.connection().prepare_cached("SAVEPOINT produce")?.execute([])?;
-    let origin = Origin { job: &job.id, plugin: &job.plugin, command: &job.command };
-    let stored = match state {
-        Ok(prepared) => facts::store(scope, &origin, prepared)?,
-        Err(refusal) => Err(refusal.clone()),
-    };
-    if stored.is_err() {
+    let kept = keep(scope, job, prepared.state.as_ref(), routed)?;
+    if kept.is_err() {
         scope.connection().prepare_cached("ROLLBACK TO produce")?.execute([])?;
     }
     scope.connection().prepare_cached("RELEASE produce")?.execute([])?;
-    Ok(stored.map_err(|refusal| ContentRefused { reason: FailureReason::StateError, text: refusal.to_string() }))
+    Ok(kept)
+}
+
+fn keep(
+    scope: &Scope<'_>,
+    job: &JobRow,
+    state: Option<&Result<PreparedState, StateRefusal>>,
+    routed: &Routed,
+) -> Result<Result<Vec<JobId>, ContentRefused>, QueueError> {
+    let origin = Origin { job: &job.id, plugin: &job.plugin, command: &job.command };
+    let stored = match state {
+        Some(Ok(prepared)) => facts::store(scope, &origin, prepared)?,
+        Some(Err(refusal)) => Err(refusal.clone()),
+        None => Ok(()),
+    };
+    if let Err(refusal) = stored {
+        return Ok(Err(ContentRefused { reason: FailureReason::StateError, text: refusal.to_string() }));
+    }
+    match successors::insert(scope, routed) {
+        Ok(children) => Ok(Ok(children)),
+        Err(QueueError::Invalid { field, message }) => {
+            let text = format!("failed to route events: {field} {message}");
+            Ok(Err(ContentRefused { reason: FailureReason::RoutingError, text }))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// What is known about the end of an attempt, whatever its outcome.
 pub(crate) struct End<'a> {
+    pub(crate) hooks: Option<&'a dyn Hooks>,
     pub(crate) completed_at: DateTime<Utc>,
     pub(crate) duration: Duration,
     pub(crate) spawned: bool,
@@ -126,8 +152,10 @@ impl End<'_> {
     }
 }
 
-fn succeed(scope: &Scope<'_>, job: &JobRow, end: &End<'_>) -> Result<JobStatus, QueueError> {
+fn succeed(scope: &Scope<'_>, job: &JobRow, end: &End<'_>, mut children: Vec<JobId>) -> Result<JobStatus, QueueError> {
     let status = close(scope, job, JobEvent::Succeeded, end, None)?;
+    children.extend(raise(scope, job, end, &Final { status, error: None, reason: None, is_recovery: false })?);
+    scope.finished(job.id.clone(), children);
     scope.publish("job.completed", events::completed(job, end.duration));
     publish_poll(scope, job, status, end, None);
     breaker::count(scope, job, Verdict::Succeeded, end.completed_at)?;
@@ -138,6 +166,7 @@ fn skip(scope: &Scope<'_>, job: &JobRow, end: &End<'_>, reason: &str) -> Result<
     let explained = serde_json::json!({ "status": "skipped", "reason": reason }).to_string();
     let end = End { result: end.result.or(Some(&explained)), ..*end };
     let status = close(scope, job, JobEvent::Skipped, &end, Some(reason))?;
+    scope.finished(job.id.clone(), Vec::new());
     scope.publish("job.skipped", events::skipped(job, reason));
     publish_poll(scope, job, status, &end, None);
     Ok(status)
@@ -163,6 +192,9 @@ fn fail(
                 _ => JobEvent::Failed,
             };
             let status = close(scope, job, event, end, Some(error))?;
+            let ended = Final { status, error: Some(error), reason: Some(reason), is_recovery: false };
+            let raised = raise(scope, job, end, &ended)?;
+            scope.finished(job.id.clone(), raised);
             if end.spawned {
                 scope.publish("job.retry_exhausted", events::retry_exhausted(job, reason, exhausted, error));
             }
@@ -205,6 +237,10 @@ pub(crate) fn interrupt(
         }
     };
     let status = close(scope, job, JobEvent::GivenUp, end, Some(&text))?;
+    let is_recovery = mark == FailedMark::Recovery;
+    let ended = Final { status, error: Some(&text), reason: Some(FailureReason::Interrupted), is_recovery };
+    let raised = raise(scope, job, end, &ended)?;
+    scope.finished(job.id.clone(), raised);
     if end.spawned {
         let exhausted = events::retry_exhausted(job, FailureReason::Interrupted, true, &text);
         scope.publish("job.retry_exhausted", exhausted);
@@ -217,7 +253,8 @@ pub(crate) fn interrupt(
 /// Gives an active job up. What its process still says is too late; it counts for no breaker.
 pub(crate) fn cancel(scope: &Scope<'_>, job: &JobRow, text: &str) -> Result<(), QueueError> {
     let now = scope.now();
-    let end = End { completed_at: now, duration: job.running_for(now), spawned: false, stderr: None, result: None };
+    let duration = job.running_for(now);
+    let end = End { hooks: None, completed_at: now, duration, spawned: false, stderr: None, result: None };
     let status = terminal(scope, job, JobEvent::GivenUp, &end, Some(text))?;
     if job.status == JobStatus::Running {
         scope.cancelled(job.id.clone(), job.plugin.clone());
@@ -286,8 +323,36 @@ fn close(
 ) -> Result<JobStatus, QueueError> {
     let status = terminal(scope, job, event, end, error)?;
     scope.changed(Change::Ended { plugin: job.plugin.clone() });
-    scope.finished(job.id.clone(), Vec::new());
     Ok(status)
+}
+
+/// A final end.
+struct Final<'a> {
+    status: JobStatus,
+    error: Option<&'a str>,
+    reason: Option<FailureReason>,
+    is_recovery: bool,
+}
+
+/// The jobs that the end of a job raises. A hook that can not be built never changes the job.
+fn raise(scope: &Scope<'_>, job: &JobRow, end: &End<'_>, ended: &Final<'_>) -> Result<Vec<JobId>, QueueError> {
+    let Some(hooks) = end.hooks else { return Ok(Vec::new()) };
+    let origin = successors::origin_of(scope, job)?;
+    let routed = hooks.raised_by(&Ended {
+        job: &job.id,
+        plugin: &job.plugin,
+        command: &job.command,
+        status: ended.status,
+        attempt: job.attempt,
+        max_attempts: job.max_attempts,
+        duration: end.duration,
+        result: end.result,
+        error: ended.error,
+        reason: ended.reason,
+        is_recovery: ended.is_recovery,
+        origin: origin.as_ref(),
+    });
+    successors::insert(scope, &routed)
 }
 
 fn terminal(
@@ -341,11 +406,16 @@ fn publish_poll(scope: &Scope<'_>, job: &JobRow, status: JobStatus, end: &End<'_
 }
 
 /// Brings one row of a killed process back. `None` when it no longer runs.
-pub(crate) fn recover(scope: &Scope<'_>, id: &ductile_model::JobId) -> Result<Option<crate::Recovered>, QueueError> {
+pub(crate) fn recover(
+    scope: &Scope<'_>,
+    id: &JobId,
+    hooks: Option<&dyn Hooks>,
+) -> Result<Option<crate::Recovered>, QueueError> {
     let Some(job) = JobRow::find(scope.connection(), id)?.filter(|job| job.status == JobStatus::Running) else {
         return Ok(None);
     };
     let end = End {
+        hooks,
         completed_at: scope.now(),
         duration: job.running_for(scope.now()),
         spawned: false,

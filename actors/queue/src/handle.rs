@@ -9,7 +9,8 @@ use tokio::sync::Semaphore;
 use crate::actor::EnqueueRequest;
 use crate::enqueue::{CheckedJob, enqueue_scheduled};
 use crate::{
-    AttemptLog, Enqueued, JobFilter, JobPage, JobView, NewJob, QueueError, QueueMsg, Store, TreeNode, TreeWait, read,
+    AttemptLog, Enqueued, JobFilter, JobPage, JobView, NewJob, PipelineStart, QueueError, QueueMsg, Store, TreeNode,
+    TreeWait, read, successors,
 };
 
 /// Enqueues under way at once. Beyond that, callers are told that the queue is not available.
@@ -60,6 +61,15 @@ impl QueueHandle {
     pub async fn enqueue_scheduled(&self, job: NewJob) -> Result<Option<Enqueued>, QueueError> {
         let job = CheckedJob::new(job)?;
         self.store.write(move |scope| enqueue_scheduled(scope, &job)).await
+    }
+
+    /// Starts pipelines from outside, in one transaction: what became of each of its jobs, in their order. `Ok` means
+    /// committed.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub async fn start(&self, pipelines: PipelineStart) -> Result<Vec<Enqueued>, QueueError> {
+        self.store.write(move |scope| successors::start(scope, &pipelines)).await
     }
 
     /// Rows `queued` and `running`, counted in memory as the store commits: cheap enough for every request.

@@ -55,6 +55,7 @@ mod snapshot;
 mod state;
 mod stopwatch;
 mod store;
+mod successors;
 mod tidy;
 mod types;
 mod watches;
@@ -84,8 +85,9 @@ pub use retention::{Pruned, Retention};
 pub use retry::{Attempts, Retried, RetryFilter, RetryReport, RetryRequest, RetryScope, RetrySelection, RetrySkip};
 pub use snapshot::snapshot;
 pub use store::{Store, StoreOptions, Synchronous};
+pub use successors::{EndOrigin, Ended, Hooks, NewContext, PipelineStart, Routed, Successor, Told};
 pub use types::{
     ActivateGeneration, AttemptLog, AttemptOutcome, BreakerPolicy, CancelTarget, Cancelled, ClaimPolicy, ClaimedJob,
-    DuplicateReason, Enqueued, Finalise, Finalised, InterruptKind, JobFilter, JobPage, JobView, NewJob, ProcessEnding,
-    Recovered, ReloadEntry, ReloadRecord, SnapshotRow, StateUpdate, Stopwatch, TreeNode, TreeWait,
+    DuplicateReason, Enqueued, Finalise, Finalised, InterruptKind, JobContext, JobFilter, JobPage, JobView, NewJob,
+    ProcessEnding, Recovered, ReloadEntry, ReloadRecord, SnapshotRow, StateUpdate, Stopwatch, TreeNode, TreeWait,
 };

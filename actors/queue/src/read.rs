@@ -259,19 +259,24 @@ pub(crate) fn tree(connection: &Connection, root: &JobId) -> rusqlite::Result<Op
              UNION
              SELECT j.id FROM job_queue j JOIN tree ON j.parent_job_id = tree.id WHERE j.submitted_by <> 'hook'
          )
-         SELECT {QUEUE_COLUMNS}, {PAYLOAD_AND_RESULT},
-                (SELECT c.step_id FROM event_context c WHERE c.id = q.event_context_id)
-         FROM tree JOIN job_queue q ON q.id = tree.id
+         SELECT {QUEUE_COLUMNS}, {PAYLOAD_AND_RESULT}, c.step_id, c.pipeline_name,
+                json_extract(c.accumulated_json, '$.ductile')
+         FROM tree JOIN job_queue q ON q.id = tree.id LEFT JOIN event_context c ON c.id = q.event_context_id
          ORDER BY q.id <> ?1, q.created_at, q.id"
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let rows = statement.query_map([root.as_str()], |row| {
-        Ok(TreeNode { job: view_from_queue(row)?, step_id: text(row, 20)?.unwrap_or_default() })
+        Ok(TreeNode {
+            job: view_from_queue(row)?,
+            step_id: text(row, 20)?.unwrap_or_default(),
+            pipeline: text(row, 21)?.unwrap_or_default(),
+            control: text(row, 22)?,
+        })
     })?;
     let mut nodes: Vec<TreeNode> = rows.collect::<rusqlite::Result<_>>()?;
     if nodes.first().is_none_or(|first| first.job.id != *root) {
         let Some(job) = job_from_log(connection, root)? else { return Ok(None) };
-        nodes.insert(0, TreeNode { job, step_id: String::new() });
+        nodes.insert(0, TreeNode::alone(job));
     }
     Ok(Some(nodes))
 }

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use ductile_model::{Clock, EventHub, JobId, JobStatus, Outcome};
+use ductile_model::{Clock, EventHub, JobId, JobStatus, Outcome, SnapshotId};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -20,8 +20,8 @@ use crate::readers::Readers;
 use crate::scope::{Asked, Jitter, Scope};
 use crate::writer::{Message, Shared, Writer, WriterParts};
 use crate::{
-    ActivateGeneration, CancelTarget, Cancelled, ClaimPolicy, ClaimedJob, Enqueued, Finalised, QueueError, Recovered,
-    ReloadEntry, StoreError, TreeWait, generation, history, read,
+    ActivateGeneration, CancelTarget, Cancelled, ClaimPolicy, ClaimedJob, Enqueued, Finalised, Hooks, QueueError,
+    Recovered, ReloadEntry, StoreError, TreeWait, generation, history, read,
 };
 
 /// Durability of a commit against power loss.
@@ -44,7 +44,9 @@ pub struct StoreOptions {
     pub hub: EventHub,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
-    /// What the configuration says, until a generation brings its own.
+    /// The configuration that recovery works under, recorded or about to be.
+    pub snapshot: Option<SnapshotId>,
+    /// What it says, until a generation brings its own.
     pub policy: ClaimPolicy,
     /// Operations per commit at most; 1 switches grouping off (benches only).
     pub max_group: usize,
@@ -94,6 +96,7 @@ impl Store {
             hub: options.hub,
             clock: options.clock,
             jitter,
+            snapshot: options.snapshot,
             policy: options.policy,
             max_group: options.max_group,
         })
@@ -122,14 +125,15 @@ impl Store {
     }
 
     /// Brings the rows of attempts that a killed process left `running` back into the queue, or marks them dead.
-    /// Once per process, before anything claims.
+    /// Once per process, before anything claims. Ends for good raise `hooks`.
     ///
     /// # Errors
     /// The database failed; the next start goes on where this one ended.
-    pub async fn recover(&self) -> Result<Vec<Recovered>, QueueError> {
+    pub async fn recover(&self, hooks: Option<Arc<dyn Hooks>>) -> Result<Vec<Recovered>, QueueError> {
         let mut recovered = Vec::new();
         for id in self.read(|connection| read::ids_in(connection, JobStatus::Running)).await? {
-            recovered.extend(self.write(move |scope| recover(scope, &id)).await?);
+            let hooks = hooks.clone();
+            recovered.extend(self.write(move |scope| recover(scope, &id, hooks.as_deref())).await?);
         }
         Ok(recovered)
     }

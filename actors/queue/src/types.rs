@@ -1,8 +1,10 @@
 //! Plain data that goes into and comes out of the queue.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::{Hooks, Routed};
 use chrono::{DateTime, Utc};
 use ductile_model::{Cancellation, FailureReason, JobId, JobStatus, Outcome, Producer, SnapshotId};
 
@@ -140,8 +142,21 @@ pub struct ClaimedJob {
     pub event_context_id: Option<String>,
     /// The plugin's state at the claim, JSON text of the row as stored.
     pub state: Option<String>,
+    /// What its pipeline has collected; `None` also when the row is gone.
+    pub context: Option<JobContext>,
     /// Told when the job is cancelled while the attempt runs.
     pub cancellation: Cancellation,
+}
+
+/// The context of a claimed job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobContext {
+    /// Pipeline, or empty.
+    pub pipeline: String,
+    /// Step, or empty.
+    pub step_id: String,
+    /// Accumulated object, JSON text.
+    pub accumulated: String,
 }
 
 /// The outcome of an attempt.
@@ -165,6 +180,8 @@ pub struct Finalise {
     pub spawned: bool,
     /// How the time was spent, when a process was started and its end was seen.
     pub stopwatch: Option<Stopwatch>,
+    /// What makes jobs of its end, should it be final.
+    pub hooks: Option<Arc<dyn Hooks>>,
 }
 
 /// How the time of an attempt with a process was spent.
@@ -219,6 +236,8 @@ pub enum AttemptOutcome {
     Succeeded {
         /// What becomes of `state_updates`.
         state: Option<StateUpdate>,
+        /// What its events cause.
+        routed: Routed,
     },
     /// Condition false; nothing was started.
     Skipped {
@@ -403,8 +422,20 @@ pub struct JobPage {
 pub struct TreeNode {
     /// The job.
     pub job: JobView,
+    /// Pipeline of its context, may be empty.
+    pub pipeline: String,
     /// Step of its context, may be empty.
     pub step_id: String,
+    /// What its context says of its pipeline's instance, JSON text.
+    pub control: Option<String>,
+}
+
+impl TreeNode {
+    /// A job of which nothing but itself is known.
+    #[must_use]
+    pub fn alone(job: JobView) -> Self {
+        Self { job, pipeline: String::new(), step_id: String::new(), control: None }
+    }
 }
 
 /// How waiting for a tree ended.

@@ -115,6 +115,7 @@ pub(crate) struct WriterParts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) jitter: crate::scope::Jitter,
     /// Until a generation is installed.
+    pub(crate) snapshot: Option<ductile_model::SnapshotId>,
     pub(crate) policy: ClaimPolicy,
     pub(crate) max_group: usize,
 }
@@ -141,7 +142,7 @@ impl Writer {
         Ok(Self {
             frame: Frame {
                 claiming: Claiming::Allowed,
-                snapshot: None,
+                snapshot: parts.snapshot,
                 policy: Arc::new(parts.policy),
                 log_has_start,
                 jitter: parts.jitter,

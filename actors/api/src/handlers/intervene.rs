@@ -78,7 +78,7 @@ async fn below(api: &Api, root: &JobId, cancelled: &[JobId]) -> Value {
 /// `POST /job/{id}/retry`.
 pub(crate) async fn retry(api: &Api, context: &Context, id: &str) -> Result<Reply, ApiError> {
     let force = Query::parse(context.query()).flag("force")?;
-    super::trigger::admit(api)?;
+    super::started::admit(api)?;
     let request = RetryRequest {
         selection: RetrySelection::Jobs(vec![JobId::from(id)]),
         scope: if force { RetryScope::Any } else { RetryScope::Failed },
@@ -231,7 +231,7 @@ fn most(asked: Option<u32>) -> Result<u32, ApiError> {
 
 /// Jobs that the queue still takes.
 fn room(api: &Api) -> Result<u32, ApiError> {
-    super::trigger::admit(api)?;
+    super::started::admit(api)?;
     let most = api.plan.config.api.max_queue_depth;
     if most == 0 {
         return Ok(MAX_LIMIT);

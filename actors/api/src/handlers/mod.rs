@@ -4,5 +4,8 @@ pub(crate) mod catalogue;
 pub(crate) mod health;
 pub(crate) mod intervene;
 pub(crate) mod jobs;
+pub(crate) mod pipeline;
 pub(crate) mod reload;
+mod started;
+pub(crate) mod topology;
 pub(crate) mod trigger;

@@ -15,7 +15,7 @@ use ductile_listeners::{Door, DoorLimits};
 use ductile_model::{Clock, EventHub, FailureReason, Lifecycle, LinkOwner, Problem, Secret, SystemClock};
 use ductile_queue::{
     ActivateGeneration, AttemptOutcome, ClaimPolicy, ClaimedJob, Finalise, QueueActor, QueueArgs, QueueHandle,
-    QueueMsg, SnapshotRow, Store, StoreOptions, Synchronous,
+    QueueMsg, Routed, SnapshotRow, Store, StoreOptions, Synchronous,
 };
 use ractor::{Actor, ActorRef};
 use tokio::sync::watch;
@@ -131,6 +131,7 @@ impl Site {
             synchronous: Synchronous::Normal,
             hub: hub.clone(),
             clock: clock.clone(),
+            snapshot: None,
             policy: ClaimPolicy::default(),
             max_group: 256,
         })
@@ -284,7 +285,10 @@ async fn run_job(queue: QueueHandle, job: ClaimedJob, mut gate: watch::Receiver<
         }
         _ => {
             let payload = job.payload.as_deref().unwrap_or("null");
-            (AttemptOutcome::Succeeded { state: None }, format!(r#"{{"status":"ok","saw":{payload}}}"#))
+            (
+                AttemptOutcome::Succeeded { state: None, routed: Routed::default() },
+                format!(r#"{{"status":"ok","saw":{payload}}}"#),
+            )
         }
     };
     let finalised = queue
@@ -299,6 +303,7 @@ async fn run_job(queue: QueueHandle, job: ClaimedJob, mut gate: watch::Receiver<
             duration: Duration::from_millis(1),
             spawned: true,
             stopwatch: None,
+            hooks: None,
         })
         .await;
     assert!(finalised.is_ok(), "{finalised:?}");

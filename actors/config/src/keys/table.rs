@@ -15,6 +15,8 @@ const COUNT: Kind = Int { min: 0, max: u32::MAX as i64, zero: Zero::Default };
 const POSITIVE: Kind = Int { min: 1, max: u32::MAX as i64, zero: Zero::Itself };
 /// A count where 0 has a meaning of its own.
 const FROM_ZERO: Kind = Int { min: 0, max: u32::MAX as i64, zero: Zero::Itself };
+/// A cap where 0 is none. One that is negative is refused where pipelines are, together with what else is wrong there.
+const DEPTH: Kind = Int { min: i32::MIN as i64, max: u32::MAX as i64, zero: Zero::Itself };
 /// User and group ids.
 const UID: Kind = Int { min: 1, max: 4_294_967_294, zero: Zero::Itself };
 /// A time; 0 asks for the default.
@@ -322,14 +324,15 @@ pub(super) static KEYS: &[Key] = &[
     key("webhooks.endpoints.*.response.content_type", Text, Nothing),
     key("pipelines", List, Empty),
     key("pipelines.*", Section, Nothing),
-    key("pipelines.*.name", Text, Nothing).required(),
+    key("pipelines.*.name", Text, Nothing),
     key("pipelines.*.on", Text, Nothing),
     key("pipelines.*.on-hook", Text, Nothing),
+    key("pipelines.*.on_hook", Text, Nothing),
     key("pipelines.*.from_plugin", Text, Nothing),
     key("pipelines.*.if", Any, Nothing),
-    key("pipelines.*.max_depth", FROM_ZERO, Nothing),
+    key("pipelines.*.max_depth", DEPTH, Nothing),
     key("pipelines.*.execution_mode", Word(&["async", "synchronous"]), Default("async")),
-    key("pipelines.*.timeout", TIME, Default("30s")),
+    key("pipelines.*.timeout", TIME_FROM_ZERO, Default("30s")),
     key("pipelines.*.steps", Steps, Empty),
     key("<step>.id", Text, Nothing),
     key("<step>.uses", Text, Nothing),

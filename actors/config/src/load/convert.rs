@@ -85,6 +85,7 @@ pub(crate) fn convert(kind: Kind, scalar: &Scalar, bases: Bases<'_>) -> Result<O
 
 fn range(min: i64, max: i64) -> String {
     match (min, max) {
+        (min, _) if min < 0 => "a whole number".to_owned(),
         (0, i64::MAX) => "a whole number that is not negative".to_owned(),
         (min, max) if max == i64::from(u32::MAX) => format!("a whole number of at least {min}"),
         (min, max) => format!("a whole number from {min} to {max}"),

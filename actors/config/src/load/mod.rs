@@ -26,7 +26,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub(crate) use collect::Files;
-pub(crate) use convert::listen;
+pub(crate) use convert::{json, listen};
 pub(crate) use fill::Taint;
 pub(crate) use interpolate::is_name;
 
@@ -133,10 +133,10 @@ fn run(
 
 /// What the files say together, before any rule between keys and before the vault.
 pub(crate) struct Understood {
-    files: Files,
+    pub(crate) files: Files,
     pub(crate) merged: Node,
-    effective: Value,
-    taint: Taint,
+    pub(crate) effective: Value,
+    pub(crate) taint: Taint,
     pub(crate) config: Config,
     environment: BTreeMap<String, String>,
 }

@@ -119,6 +119,7 @@ fn hint(schema: &Schema, name: &str) -> String {
     let advice = match (schema.key.path, name) {
         ("plugins.*", "timeout") => "; use timeouts.<command>",
         ("plugins.*", "max_attempts") => "; use retry.max_attempts",
+        ("pipelines.*", "on_events") => "; not supported: write one pipeline per event type",
         ("plugins.*", "stopwatch" | "concurrency_safe") => "; it belongs to the plugin's manifest",
         _ => "",
     };

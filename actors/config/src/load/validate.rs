@@ -1,6 +1,5 @@
 //! Rules that need more than one key, or more than a type.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use ductile_model::{Problem, format_duration, is_hyphenated};
@@ -35,7 +34,6 @@ pub(super) fn validate(context: &Context<'_>, problems: &mut Vec<Problem>, warni
     check.roots();
     check.plugins();
     check.accounts();
-    check.pipelines();
 }
 
 struct Check<'c> {
@@ -196,20 +194,6 @@ impl<'c> Check<'c> {
                     self.refuse(&["accounts", name], message);
                 }
             }
-        }
-    }
-
-    fn pipelines(&mut self) {
-        let items = self.context.merged.find(&["pipelines"]).map(Node::items).unwrap_or_default();
-        let mut seen: HashMap<&str, &Node> = HashMap::new();
-        for (index, item) in items.iter().enumerate() {
-            let Some(name) = item.get("name").and_then(Node::scalar) else { continue };
-            let Some(first) = seen.insert(&name.text, item) else { continue };
-            let file =
-                |node: &Node| self.context.files.path(node.place).map_or(String::new(), |p| p.display().to_string());
-            let message =
-                format!("pipeline name {} is defined twice: in {} and in {}", name.shown(), file(first), file(item));
-            self.refuse(&["pipelines", &format!("[{index}]"), "name"], message);
         }
     }
 }

@@ -90,7 +90,7 @@ fn add(node: Node<'_>, name: &str, commands: &mut Vec<Command>, findings: &mut F
         return;
     }
     node.warn_unknown(KEYS, findings);
-    check_values(node, name, findings);
+    let emits = read_values(node, name, findings);
     commands.push(Command {
         name: name.to_owned(),
         kind: read_kind(node, findings),
@@ -99,6 +99,7 @@ fn add(node: Node<'_>, name: &str, commands: &mut Vec<Command>, findings: &mut F
         retry_safe: node.boolean("retry_safe", findings),
         input_schema: read_schema(node, "input_schema", findings),
         output_schema: read_schema(node, "output_schema", findings),
+        emits,
     });
 }
 
@@ -129,9 +130,11 @@ fn read_schema(node: Node<'_>, key: &str, findings: &mut Findings) -> Option<ser
     }
 }
 
-/// `values` tells pipeline authors what a command takes and gives. Nothing at run time reads it, so it is only checked.
-fn check_values(command: Node<'_>, name: &str, findings: &mut Findings) {
-    let Some(values) = command.mapping("values", findings) else { return };
+/// `values` tells pipeline authors what a command takes and gives. Nothing at run time depends on it; the types of its
+/// events are kept for those who ask who talks to whom.
+fn read_values(command: Node<'_>, name: &str, findings: &mut Findings) -> Vec<String> {
+    let mut emits = Vec::new();
+    let Some(values) = command.mapping("values", findings) else { return emits };
     let path = command.name_of("values");
     let node = Node::new(&path, values);
     node.warn_unknown(&["consume", "emit"], findings);
@@ -144,11 +147,14 @@ fn check_values(command: Node<'_>, name: &str, findings: &mut Findings) {
         };
         let emit = Node::new(&path, map);
         emit.warn_unknown(&["event", "values"], findings);
-        if emit.required_text("event", findings).is_some_and(|event| event.trim().is_empty()) {
-            findings.error(format!("{} of command {name:?} must not be blank", emit.name_of("event")));
+        match emit.required_text("event", findings).map(str::trim) {
+            Some("") => findings.error(format!("{} of command {name:?} must not be blank", emit.name_of("event"))),
+            Some(event) => emits.push(event.to_owned()),
+            None => {}
         }
         check_value_names(emit, "values", name, findings);
     }
+    emits
 }
 
 fn check_value_names(node: Node<'_>, key: &str, command: &str, findings: &mut Findings) {

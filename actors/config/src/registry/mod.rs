@@ -87,6 +87,8 @@ pub struct Command {
     pub input_schema: Option<serde_json::Value>,
     /// Full JSON Schema of the output.
     pub output_schema: Option<serde_json::Value>,
+    /// Types of the events that it may emit, as documented.
+    pub emits: Vec<String>,
 }
 
 /// `type` of a command.

@@ -18,6 +18,7 @@ fn sample(key: &Key) -> (String, Value) {
         "plugins.*.uses" => return text("base"),
         "plugins.*.run_as" => return text("some-name"),
         "plugins.*.parallelism" => return number(1),
+        "pipelines.*.max_depth" => return number(7),
         "service.max_workers" => return number(7),
         "tokens.*.key" => return ("literal-value".to_owned(), Value::from("[REDACTED]")),
         path if path.starts_with("service.admission") || path == "service.strict_mode" => {
@@ -42,6 +43,10 @@ fn sample(key: &Key) -> (String, Value) {
         Kind::SecretRef => text("known"),
         Kind::Name { .. } => text("some-other-name"),
         Kind::Free => ("{x: 1}".to_owned(), serde_json::json!({"x": 1})),
+        Kind::Any if key.path.ends_with(".if") => {
+            let text = "{path: payload.y, op: eq, value: [2]}".to_owned();
+            (text, serde_json::json!({"path": "payload.y", "op": "eq", "value": [2]}))
+        }
         Kind::Any => ("{y: [2]}".to_owned(), serde_json::json!({"y": [2]})),
         Kind::Text | Kind::NumberOrText => text("some-text"),
         Kind::Section | Kind::Map | Kind::List | Kind::Steps => unreachable!("{} has no value of its own", key.path),

@@ -16,7 +16,7 @@ fn is_accepted(text: &str) -> bool {
 fn each_missing_key_is_named_with_its_entry() {
     for (text, expected) in [
         ("pipelines: [{on: a, steps: []}]\n", "pipelines[0]: name is required"),
-        ("pipelines: [{name: ok}, {name: ' '}]\n", "pipelines[1] ( ): name is required"),
+        ("pipelines: [{name: ok}, {name: ' '}]\n", "pipelines[1]: name is required"),
         ("routes: [{from: a, to: b}]\n", "routes[0]: event_type is required"),
         ("routes: [~]\n", "routes[0]: from is required"),
         ("instances: [{name: a, ingress_path: /x, secret_ref: s}]\n", "instances[0] (a): base_url is required"),
@@ -148,10 +148,12 @@ fn principals_that_look_like_a_mistake_are_warnings() {
 fn what_is_checked_but_not_built_yet_is_said_aloud() {
     let site = Site::new()
         .plugin("p", "")
-        .config("plugins: {p: {enabled: true, schedules: [{every: 5m}]}}\nroutes: [{from: p, event_type: e, to: p}]\n");
+        .config("plugins: {p: {enabled: true, schedules: [{every: 5m}]}}\nwebhooks: {listen: 'h:1', endpoints: []}\n");
     let fields: Vec<_> =
         site.check().warnings.into_iter().filter(|w| w.message.contains("does nothing with it yet")).collect();
     let fields: Vec<_> = fields.iter().map(|warning| warning.field.as_str()).collect();
-    assert_eq!(fields, ["routes", "plugins.p.schedules"]);
-    assert!(Site::new().plugin("p", "").config("routes: []\n").check().warnings.iter().all(|w| w.field != "routes"));
+    assert_eq!(fields, ["plugins.p.schedules"]);
+    let relay = "pipelines: [{name: a, on: x, steps: [{relay: {to: r, event: e}}]}]\n";
+    let warnings = Site::new().config(relay).warnings();
+    assert!(warnings.contains("relay steps are checked, but this version does nothing with them yet"), "{warnings}");
 }

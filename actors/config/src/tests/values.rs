@@ -146,7 +146,7 @@ fn rules_between_keys_name_the_values() {
         .config("pipelines: [{name: a, on: x}]\ninclude: [p.yaml]\n")
         .file("p.yaml", "pipelines: [{name: a, on: y}]\n");
     let refusal = site.refusal();
-    assert!(refusal.contains("config.yaml and in") && refusal.contains("p.yaml"), "{refusal}");
+    assert!(refusal.contains("duplicate pipeline name \"a\" (config.yaml, p.yaml)"), "{refusal}");
 }
 
 #[test]

@@ -111,6 +111,7 @@ impl Gateway {
             synchronous: Synchronous::Normal,
             hub: hub.clone(),
             clock: clock.clone(),
+            snapshot: None,
             policy: ClaimPolicy::default(),
             max_group: 64,
         })

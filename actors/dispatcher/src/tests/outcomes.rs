@@ -94,7 +94,7 @@ async fn state_updates_become_facts_in_manifest_order_and_keep_their_digits() {
     site.fact_outputs = vec![rule("poll", "b"), rule("handle", "x"), rule("poll", "a")];
     let answer = r#"{"status":"ok","result":"x","state_updates":{ "n": 1713740000123456789 }}"#;
     match site.poll(Some(&says(answer, 0))).await.outcome {
-        AttemptOutcome::Succeeded { state: Some(state) } => {
+        AttemptOutcome::Succeeded { state: Some(state), .. } => {
             assert_eq!(state.json, r#"{"n":1713740000123456789}"#);
             assert_eq!(state.fact_types, ["b", "a"]);
         }

@@ -149,11 +149,11 @@ async fn a_job_that_dies_in_recovery_counts_by_the_rules_of_the_configuration_th
     schedule(&site, scheduled("ductile-plugin")).await.unwrap();
     claim(&mut claims).await;
     let site = site.reopen().await;
-    let recovered = site.store.recover().await.unwrap();
+    let recovered = site.store.recover(None).await.unwrap();
     assert_eq!(recovered.len(), 1);
     assert_eq!(breaker(&site), "closed 1 0 1");
     let site = site.reopen().await;
-    assert!(site.store.recover().await.unwrap().is_empty());
+    assert!(site.store.recover(None).await.unwrap().is_empty());
     assert_eq!(breaker(&site), "closed 1 0 1", "the same job is never counted twice");
 }
 

@@ -59,7 +59,7 @@ async fn an_outcome_that_can_not_be_stored_in_time_ends_the_process_and_the_next
     assert!(reason.contains(id.as_str()), "{reason}");
     assert_eq!(site.column("SELECT status || attempt FROM job_queue"), ["running1"]);
     let site = site.reopen().await;
-    assert_eq!(site.store.recover().await.unwrap().len(), 1);
+    assert_eq!(site.store.recover(None).await.unwrap().len(), 1);
     assert_eq!(site.column("SELECT status || attempt FROM job_queue"), ["queued2"]);
     assert_eq!(site.one::<i64>("SELECT count(*) FROM plugin_facts"), 0);
 }

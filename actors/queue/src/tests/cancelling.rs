@@ -181,7 +181,7 @@ async fn processes_of_jobs_cancelled_while_they_ran_are_looked_for_after_a_kill(
     cancel(&site, &waited).await;
     let site = site.reopen().await;
     assert_eq!(site.store.jobs_with_leftovers().await.unwrap(), [ran]);
-    assert!(site.store.recover().await.unwrap().is_empty());
+    assert!(site.store.recover(None).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -278,7 +278,7 @@ async fn recovery_brings_back_what_ran_and_buries_what_had_no_attempt_left() {
     // The process is gone; the next one finds both rows running.
     let site = site.reopen().await;
     assert_eq!(site.store.jobs_with_leftovers().await.unwrap(), [twice.id.clone(), once.id.clone()]);
-    let recovered = site.store.recover().await.unwrap();
+    let recovered = site.store.recover(None).await.unwrap();
     assert_eq!(
         recovered,
         [
@@ -296,7 +296,7 @@ async fn recovery_brings_back_what_ran_and_buries_what_had_no_attempt_left() {
     assert_eq!(site.column("SELECT status FROM job_log ORDER BY id"), ["failed", "dead"]);
     let event = site.last_event("job.failed").await;
     assert_eq!((event["recovery"].as_bool(), event["job_id"].as_str()), (Some(true), Some(once.id.as_str())));
-    assert_eq!(site.store.recover().await.unwrap(), []);
+    assert_eq!(site.store.recover(None).await.unwrap(), []);
     assert_eq!(site.finish(&twice, succeeded()).await, Finalised::Stale);
     let mut claims = site.activate(policy(1)).await;
     let again = claim(&mut claims).await;

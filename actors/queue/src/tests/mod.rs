@@ -37,7 +37,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::{
     ActivateGeneration, AttemptOutcome, ClaimPolicy, ClaimedJob, Enqueued, Finalise, Finalised, NewJob, QueueActor,
-    QueueArgs, QueueHandle, QueueMsg, SnapshotRow, StateUpdate, Store, StoreOptions, Synchronous,
+    QueueArgs, QueueHandle, QueueMsg, Routed, SnapshotRow, StateUpdate, Store, StoreOptions, Synchronous,
 };
 
 /// How long a test waits for something that must come.
@@ -139,6 +139,7 @@ impl Site {
             duration: Duration::from_millis(12),
             spawned: true,
             stopwatch: None,
+            hooks: None,
         }
     }
 
@@ -164,7 +165,15 @@ fn open(directory: &TempDir, clock: &Arc<ManualClock>, hub: &EventHub) -> Store 
 }
 
 fn options(path: PathBuf, clock: Arc<dyn Clock>, hub: EventHub) -> StoreOptions {
-    StoreOptions { path, synchronous: Synchronous::Normal, hub, clock, policy: policy(1), max_group: 256 }
+    StoreOptions {
+        path,
+        synchronous: Synchronous::Normal,
+        hub,
+        clock,
+        snapshot: None,
+        policy: policy(1),
+        max_group: 256,
+    }
 }
 
 fn policy(max_workers: u32) -> ClaimPolicy {
@@ -209,12 +218,15 @@ fn keyed(plugin: &str, key: &str) -> NewJob {
 }
 
 fn succeeded() -> AttemptOutcome {
-    AttemptOutcome::Succeeded { state: None }
+    AttemptOutcome::Succeeded { state: None, routed: Routed::default() }
 }
 
 fn with_state(json: &str, fact_types: &[&str]) -> AttemptOutcome {
     let fact_types = fact_types.iter().map(|name| (*name).to_owned()).collect();
-    AttemptOutcome::Succeeded { state: Some(StateUpdate { json: json.to_owned(), fact_types }) }
+    AttemptOutcome::Succeeded {
+        state: Some(StateUpdate { json: json.to_owned(), fact_types }),
+        routed: Routed::default(),
+    }
 }
 
 fn failed(reason: FailureReason) -> AttemptOutcome {

@@ -177,7 +177,7 @@ async fn many_come_due_one_after_the_other_also_after_a_restart() {
     nothing_claimed(&site, &mut claims).await;
 
     let site = site.reopen().await;
-    site.store.recover().await.unwrap();
+    site.store.recover(None).await.unwrap();
     // The clock of the new store begins where the first began.
     site.clock.advance(start + TimeDelta::seconds(1) - site.clock.now());
     let mut claims = site.activate(policy(8)).await;

@@ -160,7 +160,7 @@ async fn no_statement_of_the_gateway_reads_a_large_table_whole() {
     let site = Site::in_directory(directory).await;
     fill(&site.other());
     let site = site.reopen().await;
-    site.store.recover().await.unwrap();
+    site.store.recover(None).await.unwrap();
     live(&site).await;
     let seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner).clone();
     assert!(seen.iter().any(|sql| sql.contains("INSERT INTO job_attempts")), "statements are seen: {seen:#?}");

@@ -305,6 +305,7 @@ pub(super) fn interrupted(job: ClaimedJob, now: DateTime<Utc>) -> Finalise {
         duration: Duration::ZERO,
         spawned: false,
         stopwatch: None,
+        hooks: None,
     }
 }
 

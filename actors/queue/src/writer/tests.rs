@@ -18,7 +18,7 @@ use crate::finalise::{PreparedOutcome, finalise};
 use crate::generation::activate;
 use crate::open::{BUSY_TIMEOUT, writable};
 use crate::scope::{Asked, Scope};
-use crate::{ActivateGeneration, AttemptOutcome, CancelTarget, Finalise, InterruptKind, NewJob, SnapshotRow};
+use crate::{ActivateGeneration, AttemptOutcome, CancelTarget, Finalise, InterruptKind, NewJob, Routed, SnapshotRow};
 
 const WORKERS: usize = 3;
 
@@ -117,6 +117,7 @@ impl Bench {
             last_write_failed: std::sync::atomic::AtomicBool::new(false),
         };
         let parts = WriterParts {
+            snapshot: None,
             connection,
             path,
             inbox: messages,
@@ -242,7 +243,7 @@ impl Bench {
 
     fn end_of(&self, job: &ClaimedJob, how: How) -> Finalise {
         let outcome = match how {
-            How::Succeed => AttemptOutcome::Succeeded { state: None },
+            How::Succeed => AttemptOutcome::Succeeded { state: None, routed: Routed::default() },
             How::Fail => AttemptOutcome::Failed {
                 reason: FailureReason::PluginError,
                 error: "it broke".into(),

@@ -421,7 +421,7 @@ impl World {
             (0..self.jobs.len()).filter(|index| self.jobs[*index].row.status == JobStatus::Running).collect();
         running.sort_by_key(|index| at(&self.jobs[*index].row.created));
         let expected: Vec<Recovered> = running.into_iter().map(|index| self.recover(index)).collect();
-        assert_eq!(self.site.store.recover().await.unwrap(), expected);
+        assert_eq!(self.site.store.recover(None).await.unwrap(), expected);
         self.over.append(&mut self.processes);
         for job in &mut self.jobs {
             // Times of the older form are brought into the present one at a start.
