@@ -3,6 +3,7 @@
 mod inspect;
 mod intervene;
 mod logs;
+pub(super) mod tree;
 
 use clap::Subcommand;
 use ductile_model::JobId;

@@ -7,18 +7,22 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::args::Common;
-use super::report::{self, Failure, note};
+use super::job::tree::{self, Named, Node};
+use super::report::{self, Failure, Form, note};
 use super::system::runtime;
 use crate::gateway::{self, Running};
 use crate::logging::LogTarget;
 use crate::quickstart::{Deployment, Error, FirstJob, parse_address, trigger};
 
+/// Characters of a result in the tree.
+const OUTCOME: usize = 70;
+
 #[derive(Debug, clap::Args)]
 #[command(
-    long_about = "Make a complete small deployment in a directory (configuration, vault, API token, two plugins, a watched file), start \
-                  the gateway in the foreground, run a first job, and print commands to go on with. Needs no network. A second \
+    long_about = "Make a complete small deployment in a directory (configuration, vault, API token, four plugins, a pipeline, a watched \
+                  file), start the gateway in the foreground, run the pipeline on the file, and print what ran and commands to go on with. Needs no network. A second \
                   run makes nothing and starts what is there.",
-    after_help = "Examples:\n  ductile quickstart\n  ductile quickstart --dir /tmp/try --once --json\n\nExit codes: 0 stopped in order (with --once: the job succeeded), 78 the configuration was refused, 1 anything else."
+    after_help = "Examples:\n  ductile quickstart\n  ductile quickstart --dir /tmp/try --once --json\n\nExit codes: 0 stopped in order (with --once: every job succeeded), 78 the configuration was refused, 1 anything else."
 )]
 pub(crate) struct Arguments {
     /// Where to make it
@@ -27,7 +31,7 @@ pub(crate) struct Arguments {
     /// Address of the API [default: 127.0.0.1:8080, or the next free port]
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Stop after the first job
+    /// Stop after the first run
     #[arg(long)]
     once: bool,
 }
@@ -109,11 +113,25 @@ async fn first_run(
         .with("log", log)
         .with("dir", dir_text(deployment))
     })?;
-    let commands = commands(deployment, &api_url, token, &job.job_id);
+    let pipeline = running.plan.pipelines.iter().next().map(|pipeline| &*pipeline.name);
+    let commands = commands(deployment, &api_url, token, &job.job_id, pipeline);
     if common.json {
         report::json(&document(deployment, &address, &api_url, token, &job, &commands));
     } else {
-        show_run(deployment, running, &api_url, token, &job, &commands, arguments.once);
+        let form = Form::of_stdout(common.no_color);
+        report::line(format_args!(
+            "\nThe gateway runs (plugins: {}, pipelines: {}); the first job ran in it, and what it caused:\n",
+            running.plan.registry.iter().count(),
+            running.plan.pipelines.len()
+        ));
+        tree_lines(&job.tree, form).iter().for_each(|text| report::line(format_args!("  {text}")));
+        if pipeline.is_some() && has_seen_nothing(&job) {
+            show_unchanged(deployment);
+        }
+        show_access(deployment, &api_url, token);
+        if !arguments.once {
+            show_commands(&commands);
+        }
     }
     if let Some(cause) = job.cause.as_ref().filter(|_| !common.json) {
         note(format_args!("job {} did not succeed: {cause}", job.job_id));
@@ -127,18 +145,32 @@ struct Paste {
     command: String,
 }
 
-fn commands(deployment: &Deployment, api_url: &str, token: &Secret, job: &str) -> Vec<Paste> {
+/// `pipeline` is missing in a deployment of an older version, and where it was taken out.
+fn commands(deployment: &Deployment, api_url: &str, token: &Secret, job: &str, pipeline: Option<&str>) -> Vec<Paste> {
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("ductile"));
     let ductile = quoted(&program);
     let config = quoted(&deployment.config_dir());
-    let file = quoted(&deployment.dir.join("watched/hello.txt"));
+    let file = quoted(&deployment.watched_file());
     let token = token.expose();
     let auth = format!("-H 'Authorization: Bearer {token}'");
     let paste = |what, command| Paste { what, command };
-    vec![
+    let mut commands = vec![
         paste("Is it alive?", format!("curl -s {api_url}/healthz")),
         paste(
-            "Trigger the plugin and wait for the answer",
+            "What happened to the first job, and what it caused",
+            format!("{ductile} job inspect {job} --config {config}"),
+        ),
+    ];
+    commands.extend(pipeline.map(|name| {
+        paste(
+            "What runs after a change of the watched file",
+            format!("{ductile} pipeline graph {} --format text --config {config}", quoted(Path::new(name))),
+        )
+    }));
+    commands.extend([
+        paste("Change the watched file …", format!("echo changed >> {file}")),
+        paste(
+            "… trigger the plugin that watches it, and wait for all that follows",
             format!("curl -s {auth} -d '{{\"sync\":true}}' {api_url}/plugin/file_watch/poll"),
         ),
         paste(
@@ -149,13 +181,12 @@ fn commands(deployment: &Deployment, api_url: &str, token: &Secret, job: &str) -
             "Say something through a plugin",
             format!("{ductile} api /plugin/echo/poll -f message=hi --config {config}"),
         ),
-        paste("What happened to the first job", format!("{ductile} job inspect {job} --config {config}")),
         paste("What ran lately", format!("{ductile} job logs --config {config}")),
-        paste("Change the watched file, then trigger again", format!("echo changed >> {file}")),
         paste("Take over an edited configuration", format!("{ductile} system reload --config {config}")),
         paste("The state of the gateway", format!("{ductile} system status --config {config}")),
         paste("Stop it (or press Ctrl-C here)", format!("kill {}", std::process::id())),
-    ]
+    ]);
+    commands
 }
 
 fn document(
@@ -200,35 +231,61 @@ fn show_made(deployment: &Deployment) {
     }
 }
 
-fn show_run(
-    deployment: &Deployment,
-    running: &Running,
-    api_url: &str,
-    token: &Secret,
-    job: &FirstJob,
-    commands: &[Paste],
-    once: bool,
-) {
-    report::line(format_args!(
-        "\nThe gateway runs ({} plugins); the first job ran in it:",
-        running.plan.registry.iter().count()
-    ));
-    for node in &job.tree {
-        let text = |key: &str| node[key].as_str().unwrap_or_default();
-        let result = node["result"]["result"].as_str().or(node["last_error"].as_str()).unwrap_or_default();
-        report::line(format_args!("  {} {}  {}  {result}", text("plugin"), text("command"), text("status")));
-        let events = node["result"]["events"].as_array().map(Vec::as_slice).unwrap_or_default();
-        for event in events {
-            let payload = event["payload"]["change_type"].as_str().unwrap_or_default();
-            report::line(format_args!("    event {} {payload}", event["type"].as_str().unwrap_or_default()));
-        }
+/// The tree of the first job, with what each job has to say.
+fn tree_lines(jobs: &[Value], form: Form) -> Vec<String> {
+    let nodes: Vec<Node<'_>> = jobs.iter().map(|job| tree_node(job, form)).collect();
+    tree::lines(&nodes)
+}
+
+fn tree_node(job: &Value, form: Form) -> Node<'_> {
+    let text = |key: &str| job[key].as_str().unwrap_or_default();
+    let what =
+        Named { plugin: text("plugin"), command: text("command"), step: text("step_id"), status: text("status") };
+    let mut node = Node::new(text("job_id"), job["parent_job_id"].as_str(), what, form);
+    let outcome = outcome(job);
+    if !outcome.is_empty() {
+        node.label.push_str("  ");
+        node.label.push_str(&form.foreign(&outcome));
     }
+    node
+}
+
+/// Result or error of a job, on one line that is not too long.
+fn outcome(job: &Value) -> String {
+    let result = &job["result"];
+    let text = match result["matched"].as_bool() {
+        Some(true) => "the condition holds",
+        Some(false) => "the condition does not hold",
+        None => result["result"].as_str().or(job["last_error"].as_str()).unwrap_or_default(),
+    };
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(OUTCOME) {
+        Some((cut, _)) => format!("{}…", &line[..cut]),
+        None => line,
+    }
+}
+
+/// Whether the watching plugin found nothing to tell.
+fn has_seen_nothing(job: &FirstJob) -> bool {
+    let root = job.tree.first().filter(|_| job.cause.is_none());
+    root.is_some_and(|root| root["result"]["events"].as_array().is_none_or(Vec::is_empty))
+}
+
+fn show_unchanged(deployment: &Deployment) {
+    report::line(format_args!(
+        "\nThe watched file is what it was at the last run, so no pipeline started. Change it before the next one:\n  \
+         echo changed >> {}",
+        quoted(&deployment.watched_file())
+    ));
+}
+
+fn show_access(deployment: &Deployment, api_url: &str, token: &Secret) {
     report::line(format_args!("\nAPI    {api_url}"));
     report::line(format_args!("Token  {}", token.expose()));
     report::line(format_args!("Log    {}", deployment.log_file().display()));
-    if once {
-        return;
-    }
+}
+
+fn show_commands(commands: &[Paste]) {
     report::line(format_args!("\nIn another terminal, exactly as printed:"));
     for paste in commands {
         report::line(format_args!("\n  # {}\n  {}", paste.what, paste.command));

@@ -26,7 +26,7 @@ macro_rules! file {
 }
 
 /// What the quickstart uses.
-pub(super) const PLUGINS: [BundledPlugin; 2] = [
+pub(super) const PLUGINS: [BundledPlugin; 4] = [
     BundledPlugin {
         name: "echo",
         files: &[
@@ -35,6 +35,16 @@ pub(super) const PLUGINS: [BundledPlugin; 2] = [
             file!("echo", "_request.py", false),
             file!("echo", "_response.py", false),
             file!("echo", "README.md", false),
+        ],
+    },
+    BundledPlugin {
+        name: "file_read",
+        files: &[
+            file!("file_read", "manifest.yaml", false),
+            file!("file_read", "run.py", true),
+            file!("file_read", "_request.py", false),
+            file!("file_read", "_response.py", false),
+            file!("file_read", "README.md", false),
         ],
     },
     BundledPlugin {
@@ -47,6 +57,14 @@ pub(super) const PLUGINS: [BundledPlugin; 2] = [
             file!("file_watch", "_response.py", false),
             file!("file_watch", "_stopwatch.py", false),
             file!("file_watch", "README.md", false),
+        ],
+    },
+    BundledPlugin {
+        name: "word_count",
+        files: &[
+            file!("word_count", "manifest.yaml", false),
+            file!("word_count", "run.sh", true),
+            file!("word_count", "README.md", false),
         ],
     },
 ];

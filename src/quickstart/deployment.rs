@@ -12,14 +12,17 @@ use ductile_vault::{Identities, SetSecret, Vault, VaultError, VaultLock, generat
 use super::address::try_bind;
 use super::bundle::{self, BundledPlugin};
 use super::steps::{Notes, Step, is_beginning, lock, write_whole};
+use super::templates::{PIPELINES_YAML, PLUGINS_YAML, config_yaml};
 use crate::gateway::secrets::VaultSource;
 
 /// Secret with the API token.
 const TOKEN: &str = "api-quickstart";
 const DEFAULT_HOST: &str = "127.0.0.1";
 const PORTS: std::ops::RangeInclusive<u16> = 8080..=8179;
+/// What the watched file says: enough to get past the condition of the pipeline.
+const HELLO: &str = "Change this line and trigger file_watch again.\n";
 /// Programs that the bundled plugins need.
-const NEEDED: [&str; 2] = ["sh", "python3"];
+const NEEDED: [&str; 3] = ["sh", "awk", "python3"];
 
 /// Why a deployment could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +125,11 @@ impl Deployment {
         self.dir.join("config")
     }
 
+    /// The file whose changes start the pipeline.
+    pub(crate) fn watched_file(&self) -> PathBuf {
+        self.dir.join("watched/hello.txt")
+    }
+
     /// Where the gateway logs.
     pub(crate) fn log_file(&self) -> PathBuf {
         self.dir.join("data/gateway.log")
@@ -183,11 +191,21 @@ impl Deployment {
                     self.copy_plugin(plugin)?;
                 }
             }
-            Step::Watched => self.write("watched/hello.txt", "Change this line and trigger file_watch again.\n")?,
+            Step::Watched => self.write("watched/hello.txt", HELLO)?,
             Step::Config => {
+                // An older version may have made the step before, with fewer plugins, and was cut off here.
+                for plugin in &bundle::PLUGINS {
+                    if !self.has_plugin(plugin) {
+                        self.copy_plugin(plugin)?;
+                    }
+                }
                 self.write("config/plugins.yaml", PLUGINS_YAML)?;
+                self.write("config/pipelines.yaml", PIPELINES_YAML)?;
                 // The root file last: with it the deployment is complete.
-                self.write("config/config.yaml", &config_yaml(&self.listen, rustix::process::geteuid().is_root()))?;
+                self.write(
+                    "config/config.yaml",
+                    &config_yaml(&self.listen, TOKEN, rustix::process::geteuid().is_root()),
+                )?;
             }
         }
         Ok(())
@@ -201,6 +219,11 @@ impl Deployment {
             self.created.push("secret/age.key".to_owned());
         }
         Ok(())
+    }
+
+    fn has_plugin(&self, plugin: &BundledPlugin) -> bool {
+        let dir = self.dir.join("plugins").join(plugin.name);
+        plugin.files.iter().all(|file| dir.join(file.name).is_file())
     }
 
     fn copy_plugin(&mut self, plugin: &BundledPlugin) -> std::io::Result<()> {
@@ -285,76 +308,6 @@ fn on_path(program: &str) -> bool {
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
-fn config_yaml(listen: &str, as_root: bool) -> String {
-    let unconfined = if as_root {
-        "\n  # Written because quickstart ran as root: plugins then run as root too, on purpose. For a real deployment\n  \
-         # run the gateway as a user of its own and remove this line.\n  unconfined: true"
-    } else {
-        ""
-    };
-    format!(
-        r#"# A small, complete ductile gateway, made by `ductile quickstart`.
-# Relative paths are relative to this directory. After an edit: `ductile config check`, then `ductile system reload`.
-
-# Everything that is not in this file comes in here; a later file wins over an earlier one.
-include:
-  - plugins.yaml
-
-service:
-  # Shows in logs and in the API.
-  name: quickstart{unconfined}
-
-state:
-  # The queue, its history and the audit: one SQLite file.
-  path: ../data/ductile.db
-  # Every acknowledged job survives a power cut, not only a crash of the gateway. Costs some throughput; `normal`
-  # survives a crash only.
-  synchronous: full
-
-secrets:
-  # The key that opens vault.age. It lies outside of this directory so that no copy of the configuration holds it.
-  # Keep a copy of it in a safe place: without it the vault is lost.
-  age_key_file: ../secret/age.key
-
-# Where plugins are looked for. A plugin is a directory with a manifest.yaml and an executable.
-plugin_roots:
-  - ../plugins
-
-api:
-  enabled: true
-  listen: "{listen}"
-  auth:
-    tokens:
-      # The token itself is a secret in the vault; here stands only its name.
-      - name: quickstart
-        secret_ref: {TOKEN}
-        # "*" may do everything except manage the vault. Give real clients less: ["plugin:rw", "jobs:ro"], say.
-        scopes: ["*"]
-"#
-    )
-}
-
-const PLUGINS_YAML: &str = r#"# The plugins that may run, and what each is told.
-plugins:
-  # Looks at files and reports what changed. Its command is `poll`.
-  file_watch:
-    enabled: true
-    config:
-      watches:
-        - id: hello
-          # Relative to the directory in which the gateway runs; quickstart runs it in its own.
-          path: watched/hello.txt
-          event_type: hello.changed
-          # Report the file when it is seen for the first time, too.
-          emit_initial: true
-
-  # Says what it is told. Handy to try the API.
-  echo:
-    enabled: true
-    config:
-      message: hello from ductile
-"#;
-
 #[cfg(test)]
 mod tests {
     use super::super::address::parse;
@@ -382,6 +335,21 @@ mod tests {
         }
         let settled = Deployment::make(&target, None).unwrap();
         assert!(settled.created.is_empty(), "{:?}", settled.created);
+    }
+
+    #[test]
+    fn what_an_older_version_left_half_made_gets_all_plugins() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("q");
+        let made = Deployment::make(&target, None).unwrap();
+        let done = Step::ALL.into_iter().filter(|step| *step != Step::Config).collect();
+        Notes { listen: made.listen, done }.write(&target).unwrap();
+        fs::remove_dir_all(target.join("plugins/file_read")).unwrap();
+        fs::remove_file(target.join("plugins/word_count/run.sh")).unwrap();
+        let again = Deployment::make(&target, None).unwrap();
+        assert!(again.created.contains(&"plugins/file_read/".to_owned()), "{:?}", again.created);
+        assert!(!again.created.contains(&"plugins/echo/".to_owned()), "{:?}", again.created);
+        assert!(bundle::PLUGINS.iter().all(|plugin| again.has_plugin(plugin)));
     }
 
     #[test]

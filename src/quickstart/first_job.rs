@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{Gateway, Limit};
 
-/// How long the gateway waits for the first job.
+/// How long the gateway waits for the first job and all that it causes.
 const WAIT: Duration = Duration::from_secs(60);
 /// Longer, so that it is the gateway that says what became of a job that takes too long.
 const LIMIT: Limit = Limit::Whole(WAIT.saturating_add(Duration::from_secs(5)));
@@ -33,9 +33,20 @@ pub(crate) async fn trigger(api_url: &str, token: &Secret) -> Result<FirstJob, S
     };
     let job_id = job_id.to_owned();
     let status = answer["status"].as_str().unwrap_or("unknown").to_owned();
-    let tree = answer["tree"].as_array().cloned().unwrap_or_default();
+    let tree = match answer["tree"].as_array() {
+        Some(tree) => tree.clone(),
+        None => unfinished_tree(&gateway, &job_id).await,
+    };
     let cause = if status == "succeeded" { None } else { Some(cause_of(&gateway, &job_id, &tree).await) };
     Ok(FirstJob { job_id, status, tree, cause })
+}
+
+/// What ran so far, after the gateway gave up waiting.
+async fn unfinished_tree(gateway: &Gateway, root: &str) -> Vec<Value> {
+    match json_of(gateway.request(Method::GET, &format!("/job/{root}/tree"))).await {
+        Ok(Value::Array(tree)) => tree,
+        _ => Vec::new(),
+    }
 }
 
 async fn cause_of(gateway: &Gateway, root: &str, tree: &[Value]) -> String {

@@ -9,6 +9,7 @@ mod bundle;
 mod deployment;
 mod first_job;
 mod steps;
+mod templates;
 
 pub(crate) use address::parse as parse_address;
 pub(crate) use deployment::{Deployment, Error};

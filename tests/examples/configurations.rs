@@ -15,7 +15,7 @@ const ADDRESS: &str = "127.0.0.1:8080";
 #[test]
 fn every_example_passes_a_strict_check_and_runs_a_job() {
     let names = example_names();
-    assert!(names.len() >= 3, "{names:?}");
+    assert!(names.len() >= 4, "{names:?}");
     for name in names {
         let example = Example::prepare(&name);
         example.check();
@@ -67,6 +67,60 @@ fn the_locked_down_tokens_may_do_what_their_comments_say() {
     for field in ["result", "payload", "log"] {
         assert!(told("api-dashboard", field) && !told("api-reader", field), "{field}");
     }
+}
+
+#[test]
+fn the_pipelines_example_measures_decides_fans_out_and_raises_the_alarm() {
+    let example = Example::prepare("pipelines");
+    let running = example.start();
+    let client = running.client("api-token");
+    // The results of the steps of a tree, but for switches.
+    let results = |tree: &Value| -> Vec<(String, String)> {
+        let nodes = tree.as_array().unwrap_or_else(|| panic!("{tree}\n{}", running.log()));
+        let steps = nodes.iter().filter(|node| node["plugin"] != "core.switch");
+        let told = |node: &Value| {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let result = text(&node["result"]["result"]);
+            (text(&node["step_id"]), result.split(" at 2").next().unwrap_or_default().to_owned())
+        };
+        let mut results: Vec<_> = steps.map(told).collect();
+        results.sort();
+        results
+    };
+    let review = |text: &str| {
+        let body = json!({"payload": {"title": "note", "text": text}}).to_string();
+        let answer = client.post("/pipeline/review", &body, &[]);
+        assert_eq!((answer.status, &answer.body["status"]), (200, &json!("succeeded")), "{answer:?}");
+        results(&answer.body["tree"])
+    };
+    let told = |list: &[(&str, &str)]| -> Vec<(String, String)> {
+        list.iter().map(|(step, result)| ((*step).to_owned(), (*result).to_owned())).collect()
+    };
+    assert_eq!(
+        review("a text of five words"),
+        told(&[
+            ("announce", "note: 5 words"),
+            ("archive", "a text of five words"),
+            ("count", "5 word(s) in 1 line(s)")
+        ])
+    );
+    assert_eq!(review("too short"), told(&[("count", "2 word(s) in 1 line(s)")]));
+    // Without a text there is nothing to count.
+    let failed = running.run("api-token", "word_count", "handle");
+    assert_eq!(failed.body["status"], "failed", "{failed:?}");
+    let alarm = eventually(|| {
+        let jobs = client.get("/jobs?plugin=announcer&status=succeeded&limit=10").body;
+        let ids: Vec<String> = jobs["jobs"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|job| job["job_id"].as_str().unwrap_or_default().to_owned())
+            .collect();
+        let trees = ids.iter().map(|id| client.get(&format!("/job/{id}/tree")).body);
+        trees.map(|tree| results(&tree)).find(|found| found[0].0 == "alarm").ok_or(jobs)
+    });
+    let alarm = alarm.unwrap_or_else(|jobs| panic!("no alarm: {jobs}\n{}", running.log()));
+    assert!(alarm[0].1.starts_with("Job failed [word_count]: payload.text is missing"), "{alarm:?}");
 }
 
 /// The examples, by the names of their directories.

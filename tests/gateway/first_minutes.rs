@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::site::{Client, OK, Site, ductile, eventually, free_address, show};
 
-fn quickstart(dir: &Path, args: &[&str]) -> Output {
+pub(crate) fn quickstart(dir: &Path, args: &[&str]) -> Output {
     let mut command = ductile(&["quickstart", "--dir"]);
     command.arg(dir).args(args).output().expect("the binary")
 }
@@ -19,7 +19,7 @@ fn quickstart(dir: &Path, args: &[&str]) -> Output {
 fn quickstart_makes_a_deployment_runs_a_job_and_a_second_run_changes_nothing() {
     let place = tempfile::tempdir().expect("a directory");
     let dir = place.path().join("q");
-    let output = quickstart(&dir, &["--once", "--json"]);
+    let output = quickstart(&dir, &["--once", "--json", "--listen", &free_address()]);
     assert_eq!(output.status.code(), Some(0), "{}", show(&output));
     let document: Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", show(&output)));
@@ -28,6 +28,7 @@ fn quickstart_makes_a_deployment_runs_a_job_and_a_second_run_changes_nothing() {
     }
     assert_eq!(document["status"], "succeeded");
     assert_eq!(document["tree"][0]["result"]["events"][0]["type"], "hello.changed");
+    assert_eq!(document["tree"].as_array().map(Vec::len), Some(6), "{document}");
     let before = contents(&dir);
     let again = quickstart(&dir, &["--once"]);
     assert_eq!(again.status.code(), Some(0), "{}", show(&again));
@@ -37,7 +38,7 @@ fn quickstart_makes_a_deployment_runs_a_job_and_a_second_run_changes_nothing() {
 }
 
 /// Every file of the parts that only the first run makes.
-fn contents(dir: &Path) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn contents(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files = Vec::new();
     for part in ["config", "secret", "plugins", "watched"] {
         let mut open = vec![dir.join(part)];
@@ -96,6 +97,9 @@ fn every_command_that_quickstart_prints_works_as_printed() {
     let dir = place.path().join("with a blank");
     let mut running = Foreground::start(&dir, &free_address());
     let commands = running.told["commands"].as_array().expect("commands");
+    for wanted in [" job inspect ", " pipeline graph hello "] {
+        assert!(commands.iter().any(|command| command.to_string().contains(wanted)), "{wanted}: {commands:?}");
+    }
     for command in commands {
         let command = command.as_str().expect("a command");
         let output =
@@ -105,6 +109,10 @@ fn every_command_that_quickstart_prints_works_as_printed() {
             let answer: Value =
                 serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{command}: {}", show(&output)));
             assert!(answer["error"].is_null(), "{command}: {answer}");
+            // The command before it has changed the file.
+            if command.contains("/file_watch/poll") {
+                assert_eq!(answer["tree"].as_array().map(Vec::len), Some(6), "{answer}");
+            }
         }
     }
     // The last command is the one that stops it.

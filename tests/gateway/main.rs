@@ -10,6 +10,7 @@ mod crash;
 mod database;
 mod faults;
 mod first_minutes;
+mod first_pipeline;
 mod job_command;
 mod jobs;
 mod maintenance;

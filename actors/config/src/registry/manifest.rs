@@ -349,7 +349,7 @@ mod tests {
 
     #[test]
     fn the_bundled_manifests_pass_without_a_warning() {
-        for name in ["echo", "file_watch"] {
+        for name in ["echo", "file_read", "file_watch", "word_count"] {
             let parsed = parse_text(&repository(&format!("plugins/{name}/manifest.yaml"))).unwrap();
             assert_eq!(parsed.manifest.name, name);
             assert_eq!(parsed.warnings, Vec::<String>::new());
