@@ -232,6 +232,7 @@ fn job(n: usize) -> NewJob {
         dedupe_key: n.is_multiple_of(4).then(|| fresh_key(n)),
         dedupe_ttl: None,
         parent_job_id: None,
+        event_id: None,
         source_event_id: None,
         event_context_id: None,
         direct: true,

@@ -13,10 +13,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use ductile_config::{Environment, Purpose, SecretProjection, SecretProvider, VaultPlaces, draft, locate, plan};
+use ductile_config::{
+    Environment, Purpose, SWITCH_PLUGIN, SecretProjection, SecretProvider, VaultPlaces, draft, locate, plan,
+};
 use ductile_model::{JobId, Problem, Producer};
 use ductile_queue::{JobContext, Successor};
-use ductile_router::{Emitted, Router, SWITCH, Source, StartKey, Starter};
+use ductile_router::{Emitted, Router, Source, StartKey, Starter};
 use serde_json::{Map, Value, json};
 
 const PIPELINES: usize = 1_000;
@@ -95,7 +97,7 @@ fn follow(router: &Router, entry: Successor, times: &mut Times) {
         let id = JobId::generate();
         let source = Source { job: &id, plugin: &job.plugin, context_id: Some(&context.id), context: Some(&carried) };
         let began = Instant::now();
-        let (routed, kind) = if job.plugin == SWITCH {
+        let (routed, kind) = if job.plugin == SWITCH_PLUGIN {
             let switched = router.switch(job.payload.as_deref(), &carried).expect("a condition over what is there");
             (router.route_switch(&source, &switched.event), &mut times.switch)
         } else {

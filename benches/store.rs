@@ -109,6 +109,7 @@ fn job() -> NewJob {
         dedupe_key: None,
         dedupe_ttl: None,
         parent_job_id: None,
+        event_id: None,
         source_event_id: None,
         event_context_id: None,
         direct: true,

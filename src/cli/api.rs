@@ -4,6 +4,7 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ductile_model::untrusted_json;
 use futures_util::StreamExt;
 use reqwest::Method;
 use reqwest::header::{HeaderName, HeaderValue};
@@ -84,9 +85,9 @@ async fn send(gateway: &Gateway, request: reqwest::RequestBuilder, limit: Durati
         }
     } else {
         let body = within(deadline, response.bytes(), gateway).await?;
-        match serde_json::from_slice::<Value>(&body) {
-            Ok(value) => report::json(&value),
-            Err(_) => report::bytes(&body),
+        match std::str::from_utf8(&body).map(untrusted_json::value) {
+            Ok(Ok(value)) => report::json(&value),
+            _ => report::bytes(&body),
         }
     }
     if status.as_u16() < 400 {
@@ -159,7 +160,7 @@ pub(super) fn typed_field(field: &str) -> Result<(String, Value), Failure> {
         .split_once('=')
         .ok_or_else(|| Failure::usage(format!("--field {field:?} must be key=value or key:=json")))?;
     if let Some(key) = key.strip_suffix(':') {
-        let value = serde_json::from_str(value)
+        let value = untrusted_json::value(value)
             .map_err(|error| Failure::usage(format!("--field {key}: not valid JSON: {error}")))?;
         return Ok((key.to_owned(), value));
     }

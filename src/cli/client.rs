@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ductile_config::{Purpose, plan};
-use ductile_model::Secret;
+use ductile_model::{Secret, untrusted_json};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
@@ -108,7 +108,7 @@ impl Gateway {
         if !status.is_success() {
             return Err(api_error(status, &body));
         }
-        serde_json::from_str(&body).map_err(|error| Failure::internal(format!("answer is not JSON: {error}")))
+        untrusted_json::value(&body).map_err(|error| Failure::internal(format!("answer is not JSON: {error}")))
     }
 
     /// What to say when nobody answers.

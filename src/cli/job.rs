@@ -6,7 +6,7 @@ mod logs;
 pub(super) mod tree;
 
 use clap::Subcommand;
-use ductile_model::JobId;
+use ductile_model::{JobId, untrusted_json};
 use ductile_queue::{FoundJob, Reader};
 use serde_json::Value;
 
@@ -85,5 +85,5 @@ fn short(id: &str) -> &str {
 
 /// Stored JSON text as a value; what is not JSON (older rows) as a string.
 fn json_text(text: Option<&String>) -> Value {
-    text.map_or(Value::Null, |text| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text.as_str())))
+    text.map_or(Value::Null, |text| untrusted_json::value(text).unwrap_or_else(|_| Value::from(text.as_str())))
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
+use ductile_model::untrusted_json;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -81,8 +82,8 @@ async fn list(gateway: &Gateway, common: &Common) -> Result<u8, Failure> {
         report::text(&body);
         return Ok(0);
     }
-    let body: Value =
-        serde_json::from_str(&body).map_err(|error| Failure::internal(format!("answer is not JSON: {error}")))?;
+    let body =
+        untrusted_json::value(&body).map_err(|error| Failure::internal(format!("answer is not JSON: {error}")))?;
     let plugins = body["plugins"].as_array().map(Vec::as_slice).unwrap_or_default();
     let rows: Vec<[String; 3]> = plugins.iter().map(row).collect();
     let width = |column: usize, head: &str| rows.iter().map(|row| row[column].len()).max().unwrap_or(0).max(head.len());
@@ -126,8 +127,8 @@ async fn trigger(
     if !status.is_success() {
         return Err(api_error(status, &body));
     }
-    let answer: Value =
-        serde_json::from_str(&body).map_err(|error| Failure::internal(format!("answer is not JSON: {error}")))?;
+    let answer =
+        untrusted_json::value(&body).map_err(|error| Failure::internal(format!("answer is not JSON: {error}")))?;
     let job = answer["job_id"].as_str().unwrap_or_default();
     let state = answer["status"].as_str().unwrap_or_default();
     if common.json {
@@ -162,7 +163,7 @@ fn payload(run: &Run) -> Result<Option<Value>, Failure> {
             .map_err(|error| Failure::missing(format!("--payload-file {}: {error}", path.display())))?,
         (None, None) => return Ok(None),
     };
-    match serde_json::from_str(&text) {
+    match untrusted_json::value(&text) {
         Ok(Value::Null) => Ok(None),
         Ok(value @ Value::Object(_)) => Ok(Some(value)),
         Ok(_) => Err(Failure::usage("the payload must be a JSON object")),

@@ -359,6 +359,7 @@ async fn queue_init_jobs(plan: Arc<Plan>, queue: QueueHandle) {
             dedupe_key: Some(dedupe_key),
             dedupe_ttl: None,
             parent_job_id: None,
+            event_id: None,
             source_event_id: None,
             event_context_id: None,
             direct: false,

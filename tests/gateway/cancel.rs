@@ -62,7 +62,7 @@ fn assert_given_up(site: &Site, job: &str, before: &str, error: &str) {
 
 #[test]
 fn a_waiting_job_is_dead_when_its_cancellation_is_answered_and_never_starts() {
-    let script = r#"cat >/dev/null; echo "$DUCTILE_JOB_ID" >> "$DUCTILE_PAYLOAD_RUNS"; while [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; do sleep 0.02; done; echo '{"status":"ok","result":"done"}'"#;
+    let script = r#"cat >/dev/null; echo "$DUCTILE_JOB_ID" >> "$DUCTILE_PAYLOAD_RUNS"; while [ -e "$0" ] && [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; do sleep 0.02; done; echo '{"status":"ok","result":"done"}'"#;
     let site = Site::new().service("max_workers: 1").plugin("gated", script);
     let gateway = site.start();
     let payload = json!({"gate": site.path("gate"), "runs": site.path("runs")});

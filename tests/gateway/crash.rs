@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::site::{OK, Site, eventually, is_alive};
+use crate::site::{GATED, OK, Site, eventually, is_alive};
 
 /// At least 200 jobs, 20 kills at random instants: nothing acknowledged is lost, no finished job runs again, and every
 /// row tells a consistent story.
@@ -138,7 +138,7 @@ pub(crate) fn check_invariants(site: &Site) {
 /// Notes its run, fails the first time for every other job, and leaves a fact, much stderr and a large answer.
 const TELLING: &str = r#"cat >/dev/null
 echo "$DUCTILE_JOB_ID" >> "$DUCTILE_PAYLOAD_RUNS"
-while [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; do sleep 0.01; done
+while [ -e "$0" ] && [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; do sleep 0.01; done
 head -c 30000 /dev/zero | tr '\0' e >&2
 case "$DUCTILE_JOB_ID" in *[02468ace]) if [ ! -e "$DUCTILE_PAYLOAD_RUNS.$DUCTILE_JOB_ID" ]; then
   touch "$DUCTILE_PAYLOAD_RUNS.$DUCTILE_JOB_ID"; echo '{"status":"error","error":"the first time"}'; exit 1; fi;; esac
@@ -206,7 +206,7 @@ const LINGERING: &str = r#"cat >/dev/null
 echo $$ >> "$DUCTILE_PAYLOAD_OUT"
 if [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; then
   setsid sleep 600 >/dev/null 2>&1 & echo $! >> "$DUCTILE_PAYLOAD_OUT"
-  while [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; do sleep 0.02; done
+  while [ -e "$0" ] && [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; do sleep 0.02; done
 fi
 echo '{"status":"ok","result":"done"}'"#;
 
@@ -271,4 +271,21 @@ fn an_accepted_job_survives_a_kill_right_after_its_answer() {
         let gateway = site.start();
         assert_eq!(gateway.wait_for(&job)["status"], "succeeded");
     }
+}
+
+#[test]
+fn plugins_that_wait_end_when_their_site_is_gone() {
+    let script = format!("echo $$ > pid; {}", GATED);
+    let site = Site::new().plugin("waits", &script);
+    let gateway = site.start();
+    gateway.trigger_with("waits", "poll", &json!({"gate": site.path("gate")}));
+    let pid = eventually(|| {
+        let text = std::fs::read_to_string(site.path("pid")).unwrap_or_default();
+        if text.ends_with('\n') { Ok(text) } else { Err(()) }
+    })
+    .expect("a process");
+    gateway.kill_nine();
+    assert!(is_alive(&pid), "it outlives the gateway");
+    drop(site);
+    eventually(|| if is_alive(&pid) { Err(()) } else { Ok(()) }).expect("its end");
 }

@@ -12,7 +12,7 @@ use crate::site::{Answer, GATED, Gateway, OK, Site, eventually, show, token};
 
 /// Waits at the gate and then answers with a megabyte; notes each run.
 const LARGE: &str = r#"cat >/dev/null; echo "$DUCTILE_JOB_ID" >> "$DUCTILE_PAYLOAD_RUNS"
-while [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; do sleep 0.02; done
+while [ -e "$0" ] && [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; do sleep 0.02; done
 printf '{"status":"ok","result":"%01048576d","state_updates":{"n":1}}' 0"#;
 
 /// A file system of a few megabytes at the place of the database.

@@ -106,7 +106,7 @@ fn a_synchronous_trigger_answers_with_the_result_and_the_tree() {
 
 #[test]
 fn a_synchronous_trigger_gives_up_after_its_timeout_and_the_job_goes_on() {
-    let site = Site::new().plugin("slow", &format!("while [ ! -e go ]; do sleep 0.05; done; {OK}"));
+    let site = Site::new().plugin("slow", &format!("while [ -e \"$0\" ] && [ ! -e go ]; do sleep 0.05; done; {OK}"));
     let gateway = site.start();
     let answer = gateway.post("/plugin/slow/poll", &json!({"sync": true, "timeout": "200ms"}));
     assert_eq!(answer.status, 202, "{answer:?}");

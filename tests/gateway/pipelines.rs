@@ -6,24 +6,26 @@ use serde_json::{Value, json};
 use super::site::{Gateway, Site, eventually};
 
 /// Answers ok without events; remembers its requests in `seen-<plugin>` of the site.
-fn quiet(result: &str) -> String {
-    format!(r#"read line; echo "$line" >> seen-$DUCTILE_PLUGIN; echo '{{"status":"ok","result":"{result}"}}'"#)
+pub(super) fn quiet(result: &str) -> String {
+    format!(
+        r#"read -r line; printf '%s\n' "$line" >> seen-$DUCTILE_PLUGIN; echo '{{"status":"ok","result":"{result}"}}'"#
+    )
 }
 
 /// Emits this list of events.
-fn emitting(result: &str, events: &Value) -> String {
+pub(super) fn emitting(result: &str, events: &Value) -> String {
     let answer = json!({"status": "ok", "result": result, "events": events}).to_string().replace('\'', "");
-    format!("read line; echo \"$line\" >> seen-$DUCTILE_PLUGIN; echo '{answer}'")
+    format!("read -r line; printf '%s\\n' \"$line\" >> seen-$DUCTILE_PLUGIN; printf '%s\\n' '{answer}'")
 }
 
 /// The requests that a plugin got, in order.
-fn seen(site: &Site, plugin: &str) -> Vec<Value> {
+pub(super) fn seen(site: &Site, plugin: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(site.path(&format!("seen-{plugin}"))).unwrap_or_default();
     text.lines().map(|line| serde_json::from_str(line).expect("a request")).collect()
 }
 
 /// Waits until nothing is queued or running any more.
-fn settle(site: &Site, gateway: &Gateway) {
+pub(super) fn settle(site: &Site, gateway: &Gateway) {
     let open = "SELECT count(*) FROM job_queue WHERE status IN ('queued', 'running')";
     eventually(|| match site.query::<i64>(open) {
         0 => Ok(()),
@@ -33,7 +35,7 @@ fn settle(site: &Site, gateway: &Gateway) {
 }
 
 /// Jobs as `plugin/step status depth parent`, in the order in which they were queued.
-fn jobs(site: &Site) -> Vec<String> {
+pub(super) fn jobs(site: &Site) -> Vec<String> {
     let connection = site.database();
     let mut statement = connection
         .prepare(
@@ -73,7 +75,7 @@ pipelines:
             uses: archive
 ";
 
-fn article(words: &Value) -> Site {
+pub(super) fn article(words: &Value) -> Site {
     let link = json!([{"type": "link.found", "payload": {"url": "https://e.test/a", "user": "ann"}}]);
     let page = json!([{"type": "page.fetched", "payload": {"text": "…", "words": words}}]);
     Site::new()
@@ -213,11 +215,9 @@ fn a_start_by_name_that_lacks_what_it_claims_is_refused_and_writes_nothing() {
     assert_eq!((answer.status, &answer.body["error"]), (404, &json!("pipeline not found")));
     let big = json!({"payload": {"user": "x".repeat(1_100_000), "url": "u"}});
     let answer = gateway.post("/pipeline/article", &big);
-    if answer.body["code"] != "body_too_large" {
-        assert_eq!((answer.status, &answer.body["code"]), (413, &json!("baggage_overlimit")), "{answer:?}");
-        assert_eq!(answer.body["bytes_limit"], 1_048_576);
-        assert!(answer.body["bytes_actual"].as_u64() > Some(1_100_000), "{answer:?}");
-    }
+    assert_eq!((answer.status, &answer.body["code"]), (413, &json!("baggage_overlimit")), "{answer:?}");
+    assert_eq!(answer.body["bytes_limit"], 1_048_576);
+    assert!(answer.body["bytes_actual"].as_u64() > Some(1_100_000), "{answer:?}");
     assert_eq!(site.query::<i64>("SELECT (SELECT count(*) FROM job_queue) + (SELECT count(*) FROM event_context)"), 0);
 }
 
@@ -570,57 +570,6 @@ pipelines:
     let missing = gateway.post("/pipeline/p", &json!({"payload": {"count": 3}}));
     let done = gateway.wait_for(missing.body["job_id"].as_str().expect("an id"));
     assert_eq!(done["last_error"], "apply with remap for p/step_1: s: resolve \"payload.big\": path not found");
-}
-
-#[test]
-fn kills_at_any_instant_lose_no_step_and_double_none() {
-    let next = |kind: &str| json!([{"type": kind, "payload": {"n": 1}}]);
-    let site = Site::new()
-        .plugin_with("one", &emitting("1", &next("a")), "", "retry: {max_attempts: 50, backoff_base: 10ms}")
-        .plugin_with("two", &emitting("2", &next("b")), "", "retry: {max_attempts: 50, backoff_base: 10ms}")
-        .plugin_with("three", &quiet("3"), "", "retry: {max_attempts: 50, backoff_base: 10ms}")
-        .extra(
-            "
-pipelines:
-  - name: chain
-    on: go
-    steps:
-      - {id: one, uses: one}
-      - {id: two, uses: two, if: {path: payload.n, op: eq, value: 1}}
-      - {id: three, uses: three}
-",
-        );
-    let mut started = 0;
-    for round in 0..6 {
-        let gateway = site.start();
-        for _ in 0..15 {
-            let answer = gateway.post("/pipeline/chain", &json!({"payload": {"round": round}}));
-            started += i64::from(answer.status == 202);
-        }
-        gateway.kill_nine();
-    }
-    let gateway = site.start();
-    settle(&site, &gateway);
-    let count = |sql: &str| site.query::<i64>(sql);
-    for step in ["one", "two__switch", "two", "three"] {
-        assert_eq!(
-            count(&format!(
-                "SELECT count(*) FROM job_queue q JOIN event_context c ON c.id = q.event_context_id
-                 WHERE c.step_id = '{step}' AND q.status = 'succeeded'"
-            )),
-            started,
-            "{step}\n{}",
-            gateway.said()
-        );
-    }
-    assert_eq!(count("SELECT count(*) FROM job_queue"), 4 * started);
-    assert_eq!(
-        count(
-            "SELECT count(*) FROM event_context c WHERE c.step_id <> ''
-               AND (SELECT count(*) FROM job_queue q WHERE q.event_context_id = c.id) <> 1"
-        ),
-        0
-    );
 }
 
 #[test]

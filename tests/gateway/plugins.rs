@@ -406,7 +406,7 @@ fn what_a_plugin_leaves_behind_is_ended_with_its_attempt() {
     let script = |how: &str| {
         format!(
             "cat >/dev/null; {how} sh -c 'echo $$ > \"$1.new\"; mv \"$1.new\" \"$1\"; exec sleep 600' sh \"$DUCTILE_PAYLOAD_OUT\" &\n\
-             while [ ! -e \"$DUCTILE_PAYLOAD_OUT\" ]; do sleep 0.01; done\necho '{{\"status\":\"ok\",\"result\":\"x\"}}'"
+             while [ -e \"$0\" ] && [ ! -e \"$DUCTILE_PAYLOAD_OUT\" ]; do sleep 0.01; done\necho '{{\"status\":\"ok\",\"result\":\"x\"}}'"
         )
     };
     let site = Site::new().plugin("child", &script("")).plugin("daemon", &script("setsid"));

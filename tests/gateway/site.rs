@@ -566,5 +566,5 @@ fn answer(mut response: ureq::http::Response<ureq::Body>) -> Answer {
 /// The shell script of a plugin that answers ok.
 pub(crate) const OK: &str = r#"cat >/dev/null; echo '{"status":"ok","result":"done"}'"#;
 
-/// The shell script of a plugin that runs until the file named by `gate` in its payload is there.
-pub(crate) const GATED: &str = r#"cat >/dev/null; while [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; do sleep 0.02; done; echo '{"status":"ok","result":"done"}'"#;
+/// The shell script of a plugin that runs until the file named by `gate` in its payload is there, or its site is gone.
+pub(crate) const GATED: &str = r#"cat >/dev/null; while [ -e "$0" ] && [ ! -e "$DUCTILE_PAYLOAD_GATE" ]; do sleep 0.02; done; echo '{"status":"ok","result":"done"}'"#;

@@ -160,7 +160,7 @@ async fn attempt(
         guard,
         limit,
         backoff_base,
-        job: job.clone(),
+        job,
         routing: deps.routing.clone(),
         begun,
         clock: deps.clock.clone(),
@@ -250,7 +250,7 @@ fn delta(duration: Duration) -> TimeDelta {
 }
 
 /// What serving the process needs.
-struct Work {
+struct Work<'a> {
     label: JobLabel,
     plugin: Arc<Plugin>,
     hub: EventHub,
@@ -258,13 +258,14 @@ struct Work {
     guard: Guard,
     limit: Duration,
     backoff_base: Duration,
-    job: ClaimedJob,
+    /// Lent: payload, state and context may be large.
+    job: &'a ClaimedJob,
     routing: Arc<dyn Routing>,
     begun: Instant,
     clock: Arc<dyn Clock>,
 }
 
-impl Work {
+impl Work<'_> {
     fn run(self, launch: Launch) -> Conclusion {
         let _engagement = self.control.engagement();
         match process::run(launch, &self.control, &mut |pid| self.tell_spawned(pid)) {
@@ -273,7 +274,7 @@ impl Work {
                 let (manifest, limit, backoff_base) = (&plugin.manifest, *limit, *backoff_base);
                 let timing =
                     Timing { begun: self.begun, began: seen.began, exited: seen.exited, now: self.clock.now() };
-                let (job, routing) = (&self.job, &*self.routing);
+                let (job, routing) = (self.job, &*self.routing);
                 conclude(seen, &Terms { label, manifest, limit, backoff_base, guard, hub, timing, job, routing })
             }
             Ran::NotStarted(error) => conclude::failed(FailureReason::SpawnError, error, self.backoff_base),

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use ductile_config::{RELAY_PLUGIN, SWITCH_PLUGIN};
 use ductile_model::FailureReason;
 use ductile_queue::{AttemptOutcome, ClaimedJob, JobContext};
-use ductile_router::{RELAY, SWITCH, Source, SwitchError};
+use ductile_router::{Source, SwitchError};
 
 use crate::attempt::{Deps, Failure};
 use crate::conclude::{self, Conclusion};
@@ -15,8 +16,8 @@ const BACKOFF: Duration = Duration::from_secs(30);
 /// Runs a job that belongs to the gateway. `None`: it belongs to a plugin.
 pub(crate) fn run(job: &ClaimedJob, deps: &Deps) -> Option<Result<Conclusion, Failure>> {
     match job.plugin.as_str() {
-        SWITCH => Some(switch(job, deps)),
-        RELAY => Some(Err(Failure::new(
+        SWITCH_PLUGIN => Some(switch(job, deps)),
+        RELAY_PLUGIN => Some(Err(Failure::new(
             FailureReason::PluginUnavailable,
             "this version does not send to other gateways yet",
         ))),

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use chrono::{DateTime, Utc};
 use ductile_config::PluginConfig;
-use ductile_model::{Secret, format_wire};
+use ductile_model::{Secret, format_wire, untrusted_json};
 use ductile_queue::ClaimedJob;
 use ductile_router::Step;
 use serde_json::Value;
@@ -68,7 +68,7 @@ impl<'a> Input<'a> {
             Subject::Nothing | Subject::Opaque => &nothing,
             Subject::Payload { fields, .. } | Subject::Event { payload: fields, .. } => fields,
         };
-        let read = |raw: &RawValue| serde_json::from_str(raw.get()).unwrap_or_default();
+        let read = |raw: &RawValue| untrusted_json::value(raw.get()).unwrap_or_default();
         Value::Object(context.merged(fields).into_iter().map(|(key, raw)| (key, read(raw))).collect())
     }
 

@@ -1,5 +1,6 @@
 //! The answer of a plugin: stdout as a whole is one JSON object.
 
+use ductile_model::untrusted_json;
 use ductile_router::Emitted;
 use serde_json::value::RawValue;
 
@@ -187,7 +188,7 @@ fn read_events(events: &[&RawValue]) -> Result<Events, String> {
         }
         let kind = text(&fields, "type").ok().flatten().unwrap_or_default();
         is_untyped |= kind.trim().is_empty();
-        let payload = present(&fields, "payload").map(|raw| serde_json::from_str(raw.get())).transpose();
+        let payload = present(&fields, "payload").map(|raw| untrusted_json::object(raw.get())).transpose();
         let payload = payload.map_err(|error| format!("field \"{name}.payload\": {error}"))?.unwrap_or_default();
         let said = |key: &str| text(&fields, key).ok().flatten().filter(|text| !text.trim().is_empty());
         emitted.push(Emitted {

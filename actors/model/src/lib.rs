@@ -23,6 +23,7 @@ mod secret;
 mod size;
 mod supervision;
 mod time;
+pub mod untrusted_json;
 mod yaml_word;
 
 pub use age_file::{age_file, is_age_encrypted};

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use ductile_model::{JobId, JobStatus, format_db, format_duration};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Row, Rows, params};
 use tracing::info;
 
 use crate::breaker::{self, Target};
-use crate::rows::{insert_transition, nanos, required_text};
+use crate::rows::{insert_transition, nanos, required_text, text};
 use crate::scope::{Change, Scope};
 use crate::{DuplicateReason, Enqueued, NewJob, QueueError};
 
@@ -46,6 +46,11 @@ impl CheckedJob {
         };
         Ok(Self { job, submitted_by, dedupe_key, max_attempts })
     }
+
+    /// The job as it was asked for.
+    pub(crate) fn job(&self) -> &NewJob {
+        &self.job
+    }
 }
 
 /// Dedupe checks, the row and its first transition.
@@ -63,11 +68,16 @@ pub(crate) fn enqueue_with(
         return Ok(duplicate);
     }
     belongings(scope)?;
+    Ok(Enqueued::Queued(insert_new(scope, checked)?))
+}
+
+/// The row of a job that is no duplicate, and the word of it.
+pub(crate) fn insert_new(scope: &Scope<'_>, checked: &CheckedJob) -> rusqlite::Result<JobId> {
     let id = insert(scope, checked)?;
     if let Some(data) = crate::events::enqueued(&id, &checked.job, &checked.submitted_by) {
         scope.publish("job.enqueued", data);
     }
-    Ok(Enqueued::Queued(id))
+    Ok(id)
 }
 
 /// The same for a job of the scheduler. `None`: the breaker of its command does not let it through.
@@ -108,7 +118,8 @@ fn insert(scope: &Scope<'_>, checked: &CheckedJob) -> rusqlite::Result<JobId> {
     Ok(id)
 }
 
-fn duplicate_of(scope: &Scope<'_>, checked: &CheckedJob) -> Result<Option<Enqueued>, QueueError> {
+/// The earlier job that stands for this one, if there is one.
+pub(crate) fn duplicate_of(scope: &Scope<'_>, checked: &CheckedJob) -> Result<Option<Enqueued>, QueueError> {
     if let Some((existing, status)) = redelivered(scope, checked)? {
         info!(
             plugin = checked.job.plugin,
@@ -124,7 +135,7 @@ fn duplicate_of(scope: &Scope<'_>, checked: &CheckedJob) -> Result<Option<Enqueu
     let hit = match outstanding(scope, checked, key)? {
         Some((existing, status)) => Some((existing, status, DuplicateReason::Outstanding, "outstanding")),
         None => recent_success(scope, checked, key, window)?
-            .map(|existing| (existing, JobStatus::Succeeded, DuplicateReason::RecentSuccess, "recent_success")),
+            .map(|(existing, status)| (existing, status, DuplicateReason::RecentSuccess, "recent_success")),
     };
     Ok(hit.map(|(existing, status, reason, word)| {
         info!(
@@ -161,51 +172,29 @@ fn status_of(word: &str) -> JobStatus {
     JobStatus::parse(word).unwrap_or(JobStatus::Dead)
 }
 
-/// The event that makes a job, as it stands in the rows of all jobs that it makes: they carry its id as the first part
-/// of theirs. Those are no duplicates of each other. An event from outside has no parent; of its jobs only those that are
-/// made together are meant.
-struct MadeBy<'a> {
-    parent: Option<&'a str>,
-    event: Option<&'a str>,
-}
-
-impl<'a> MadeBy<'a> {
-    fn of(job: &'a NewJob) -> Self {
-        let parent = job.parent_job_id.as_ref().map(JobId::as_str);
-        let event = job.source_event_id.as_deref().map(|event| event.split('/').next().unwrap_or(event));
-        Self { parent, event }
-    }
-}
+/// Where a job of the same identity was found.
+type Earlier = (JobId, JobStatus);
 
 /// A macro, so that statements are made of it when this is compiled. The index is named because the planner would rather
 /// look at every job of the target.
-macro_rules! earlier_job {
-    ($columns:literal) => {
+macro_rules! earlier_jobs {
+    ($rest:literal) => {
         concat!(
-            "SELECT ",
-            $columns,
-            " FROM job_queue INDEXED BY job_queue_dedupe_status_completed_idx
-             WHERE dedupe_key = ?1 AND plugin = ?2 AND command = ?3
-               AND NOT (?5 IS NOT NULL AND parent_job_id IS ?4 AND (?4 IS NOT NULL OR rowid > ?6)
-                        AND source_event_id IS NOT NULL
-                        AND (source_event_id = ?5 OR substr(source_event_id, 1, length(?5) + 1) = ?5 || '/'))"
+            "SELECT q.id, q.status, q.parent_job_id, q.created_at, q.source_event_id, c.pipeline_name, c.step_id
+             FROM job_queue q INDEXED BY job_queue_dedupe_status_completed_idx
+             LEFT JOIN event_context c ON c.id = q.event_context_id
+             WHERE q.dedupe_key = ?1 AND q.plugin = ?2 AND q.command = ?3",
+            $rest
         )
     };
 }
 
-fn outstanding(scope: &Scope<'_>, checked: &CheckedJob, key: &str) -> rusqlite::Result<Option<(JobId, JobStatus)>> {
-    let made_by = MadeBy::of(&checked.job);
-    scope
+fn outstanding(scope: &Scope<'_>, checked: &CheckedJob, key: &str) -> rusqlite::Result<Option<Earlier>> {
+    let mut statement = scope
         .connection()
-        .prepare_cached(concat!(
-            earlier_job!("id, status"),
-            " AND status IN ('queued', 'running') ORDER BY created_at LIMIT 1"
-        ))?
-        .query_row(
-            params![key, checked.job.plugin, checked.job.command, made_by.parent, made_by.event, scope.made_after()],
-            |row| Ok((JobId::from(required_text(row, 0)?), status_of(&required_text(row, 1)?))),
-        )
-        .optional()
+        .prepare_cached(earlier_jobs!(" AND q.status IN ('queued', 'running') ORDER BY q.created_at"))?;
+    let rows = statement.query(params![key, checked.job.plugin, checked.job.command])?;
+    first_of_another_event(scope, checked, rows)
 }
 
 fn recent_success(
@@ -213,7 +202,7 @@ fn recent_success(
     checked: &CheckedJob,
     key: &str,
     window: Duration,
-) -> rusqlite::Result<Option<JobId>> {
+) -> rusqlite::Result<Option<Earlier>> {
     if window.is_zero() {
         return Ok(None);
     }
@@ -222,24 +211,73 @@ fn recent_success(
         .ok()
         .and_then(|window| scope.now().checked_sub_signed(window))
         .map_or_else(String::new, format_db);
-    let made_by = MadeBy::of(&checked.job);
-    scope
-        .connection()
-        .prepare_cached(concat!(
-            earlier_job!("id"),
-            " AND status = 'succeeded' AND replace(completed_at, 'T', ' ') >= ?7 ORDER BY completed_at DESC LIMIT 1"
-        ))?
-        .query_row(
-            params![
-                key,
-                checked.job.plugin,
-                checked.job.command,
-                made_by.parent,
-                made_by.event,
-                scope.now_text(),
-                since
-            ],
-            |row| Ok(JobId::from(required_text(row, 0)?)),
-        )
-        .optional()
+    let mut statement = scope.connection().prepare_cached(earlier_jobs!(
+        " AND q.status = 'succeeded' AND replace(q.completed_at, 'T', ' ') >= ?4 ORDER BY q.completed_at DESC"
+    ))?;
+    let rows = statement.query(params![key, checked.job.plugin, checked.job.command, since])?;
+    first_of_another_event(scope, checked, rows)
+}
+
+/// The first of these jobs that counts: those that the same event makes are no duplicates of each other.
+fn first_of_another_event(
+    scope: &Scope<'_>,
+    checked: &CheckedJob,
+    mut rows: Rows<'_>,
+) -> rusqlite::Result<Option<Earlier>> {
+    while let Some(row) = rows.next()? {
+        if !is_sibling(scope, checked, row)? {
+            return Ok(Some((JobId::from(required_text(row, 0)?), status_of(&required_text(row, 1)?))));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether an earlier job was made by the same event: the same id, said by the same job, or from outside at the same
+/// instant.
+fn is_sibling(scope: &Scope<'_>, checked: &CheckedJob, row: &Row<'_>) -> rusqlite::Result<bool> {
+    // Jobs of a start from outside are compared before any of them is there.
+    let (Some(parent), Some(event)) = (&checked.job.parent_job_id, &checked.job.event_id) else { return Ok(false) };
+    let Some(its_event) = text(row, 4)? else { return Ok(false) };
+    // Further jobs have their step behind it, which is not told any more when the context is pruned.
+    let is_its_event = its_event.strip_prefix(event.as_str()).is_some_and(|rest| match (text(row, 5), text(row, 6)) {
+        _ if rest.is_empty() => true,
+        (Ok(Some(pipeline)), Ok(Some(step))) => {
+            let further = rest.strip_prefix(&format!("/{pipeline}/{step}"));
+            further.is_some_and(|further| further.is_empty() || further.starts_with('/'))
+        }
+        _ => rest.starts_with('/'),
+    });
+    if !is_its_event {
+        return Ok(false);
+    }
+    let own = Emitter::of(scope, Some(parent.clone()), scope.now_text().to_owned())?;
+    let its = Emitter::of(scope, text(row, 2)?.map(JobId::from), required_text(row, 3)?)?;
+    Ok(own == its)
+}
+
+/// Who said an event.
+#[derive(Debug, PartialEq, Eq)]
+enum Emitter {
+    Job(JobId),
+    /// Somebody outside, by the instant at which the jobs of the event were made.
+    Outside(String),
+}
+
+impl Emitter {
+    /// Of a job with this parent, made at that instant. Switches pass an event on that another job has said.
+    fn of(scope: &Scope<'_>, parent: Option<JobId>, created_at: String) -> rusqlite::Result<Self> {
+        let (mut parent, mut created_at) = (parent, created_at);
+        while let Some(job) = parent {
+            let row = scope
+                .connection()
+                .prepare_cached(
+                    "SELECT parent_job_id, created_at FROM job_queue WHERE id = ?1 AND plugin = 'core.switch'",
+                )?
+                .query_row([job.as_str()], |row| Ok((text(row, 0)?, required_text(row, 1)?)))
+                .optional()?;
+            let Some((above, created)) = row else { return Ok(Self::Job(job)) };
+            (parent, created_at) = (above.map(JobId::from), created);
+        }
+        Ok(Self::Outside(created_at))
+    }
 }

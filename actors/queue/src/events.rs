@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::breaker::Target;
 use crate::breaker_rows::BreakerState;
 use crate::rows::JobRow;
-use crate::{NewJob, Successor};
+use crate::{NewContext, NewJob};
 
 type Data = Map<String, Value>;
 
@@ -52,7 +52,7 @@ pub(crate) fn enqueued_by_api(id: &JobId, plugin: &str, command: &str) -> Data {
 }
 
 /// `pipeline.enqueued`.
-pub(crate) fn pipeline_enqueued(jobs: &[&JobId], pipeline: &str, submitted_by: &Producer) -> Data {
+pub(crate) fn pipeline_enqueued(jobs: &[JobId], pipeline: &str, submitted_by: &Producer) -> Data {
     data([
         ("job_id", jobs.first().map_or("", |id| id.as_str()).into()),
         ("job_ids", jobs.iter().map(|id| Value::from(id.as_str())).collect()),
@@ -63,22 +63,21 @@ pub(crate) fn pipeline_enqueued(jobs: &[&JobId], pipeline: &str, submitted_by: &
 }
 
 /// `router.enqueued`.
-pub(crate) fn router_enqueued(id: &JobId, successor: &Successor) -> Data {
+pub(crate) fn router_enqueued(id: &JobId, job: &NewJob, context: &NewContext) -> Data {
     let mut data = data([("job_id", id.as_str().into())]);
-    data.extend(routed(successor));
-    data.insert("event_context_id".to_owned(), successor.context.id.as_str().into());
+    data.extend(routed(job, context));
+    data.insert("event_context_id".to_owned(), context.id.as_str().into());
     data
 }
 
 /// `router.deduplicated`.
-pub(crate) fn router_deduplicated(existing: &JobId, successor: &Successor) -> Data {
-    let mut data = routed(successor);
+pub(crate) fn router_deduplicated(existing: &JobId, job: &NewJob, context: &NewContext) -> Data {
+    let mut data = routed(job, context);
     data.insert("existing_job_id".to_owned(), existing.as_str().into());
     data
 }
 
-fn routed(successor: &Successor) -> Data {
-    let Successor { job, context, .. } = successor;
+fn routed(job: &NewJob, context: &NewContext) -> Data {
     data([
         ("parent_job_id", job.parent_job_id.as_ref().map_or("", |id| id.as_str()).into()),
         ("plugin", job.plugin.as_str().into()),

@@ -1,5 +1,6 @@
 //! The end of an attempt, in one transaction: what it produced, the job's next state, the facts about it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -12,24 +13,38 @@ use crate::facts::{self, Origin, PreparedState};
 use crate::rows::{AttemptRow, JobRow, NextRow, insert_log, move_job, nanos};
 use crate::scope::{Change, Scope};
 use crate::state::StateRefusal;
-use crate::{AttemptOutcome, Ended, Finalise, Finalised, Hooks, InterruptKind, QueueError, Routed, successors};
+use crate::successors::{self, PreparedRouted};
+use crate::{AttemptOutcome, Ended, Finalise, Finalised, Hooks, InterruptKind, QueueError, Routed};
 
 /// A plugin's own `init`, queued by the gateway, did not succeed.
 const INIT_FAILED: &str = "plugin.init_failed";
 
-/// The outcome of an attempt with its state already read.
+/// The outcome of an attempt with its state already read and its successors already checked.
 pub(crate) struct PreparedOutcome {
-    outcome: std::sync::Arc<Finalise>,
+    /// Without its successors.
+    outcome: Arc<Finalise>,
     state: Option<Result<PreparedState, StateRefusal>>,
+    routed: Result<PreparedRouted, ContentRefused>,
 }
 
 impl PreparedOutcome {
-    pub(crate) fn new(outcome: std::sync::Arc<Finalise>) -> Self {
-        let state = match &outcome.outcome {
-            AttemptOutcome::Succeeded { state, .. } => state.as_ref().map(PreparedState::new),
-            _ => None,
+    pub(crate) fn new(mut outcome: Finalise) -> Self {
+        let (state, routed) = match &mut outcome.outcome {
+            AttemptOutcome::Succeeded { state, routed } => {
+                (state.as_ref().map(PreparedState::new), std::mem::take(routed))
+            }
+            _ => (None, Routed::default()),
         };
-        Self { outcome, state }
+        let routed = PreparedRouted::new(routed).map_err(|error| ContentRefused {
+            reason: FailureReason::RoutingError,
+            text: format!("failed to route events: {error}"),
+        });
+        Self { outcome: Arc::new(outcome), state, routed }
+    }
+
+    /// The outcome without its successors.
+    pub(crate) fn outcome(&self) -> Arc<Finalise> {
+        self.outcome.clone()
     }
 }
 
@@ -85,6 +100,7 @@ fn guarded(scope: &Scope<'_>, outcome: &Finalise) -> rusqlite::Result<Option<Job
 }
 
 /// Content that can not be kept: it ends the attempt as failed.
+#[derive(Clone)]
 struct ContentRefused {
     reason: FailureReason,
     text: String,
@@ -97,42 +113,32 @@ fn produce(
     job: &JobRow,
     prepared: &PreparedOutcome,
 ) -> Result<Result<Vec<JobId>, ContentRefused>, QueueError> {
-    let AttemptOutcome::Succeeded { routed, .. } = &prepared.outcome.outcome else { return Ok(Ok(Vec::new())) };
-    if prepared.state.is_none() && routed.successors.is_empty() {
-        return Ok(Ok(successors::insert(scope, routed)?));
-    }
+    let routed = match (&prepared.state, &prepared.routed) {
+        (Some(Err(refusal)), _) => return Ok(Err(state_refused(refusal))),
+        (_, Err(refused)) => return Ok(Err(refused.clone())),
+        (None, Ok(routed)) => return Ok(Ok(successors::insert(scope, routed)?)),
+        (Some(Ok(state)), Ok(routed)) => match keep(scope, job, state)? {
+            Ok(()) => routed,
+            Err(refusal) => return Ok(Err(state_refused(&refusal))),
+        },
+    };
+    Ok(Ok(successors::insert(scope, routed)?))
+}
+
+fn state_refused(refusal: &StateRefusal) -> ContentRefused {
+    ContentRefused { reason: FailureReason::StateError, text: refusal.to_string() }
+}
+
+/// Facts and state: both, or neither when one is refused.
+fn keep(scope: &Scope<'_>, job: &JobRow, state: &PreparedState) -> Result<Result<(), StateRefusal>, QueueError> {
+    let origin = Origin { job: &job.id, plugin: &job.plugin, command: &job.command };
     scope.connection().prepare_cached("SAVEPOINT produce")?.execute([])?;
-    let kept = keep(scope, job, prepared.state.as_ref(), routed)?;
-    if kept.is_err() {
+    let stored = facts::store(scope, &origin, state)?;
+    if stored.is_err() {
         scope.connection().prepare_cached("ROLLBACK TO produce")?.execute([])?;
     }
     scope.connection().prepare_cached("RELEASE produce")?.execute([])?;
-    Ok(kept)
-}
-
-fn keep(
-    scope: &Scope<'_>,
-    job: &JobRow,
-    state: Option<&Result<PreparedState, StateRefusal>>,
-    routed: &Routed,
-) -> Result<Result<Vec<JobId>, ContentRefused>, QueueError> {
-    let origin = Origin { job: &job.id, plugin: &job.plugin, command: &job.command };
-    let stored = match state {
-        Some(Ok(prepared)) => facts::store(scope, &origin, prepared)?,
-        Some(Err(refusal)) => Err(refusal.clone()),
-        None => Ok(()),
-    };
-    if let Err(refusal) = stored {
-        return Ok(Err(ContentRefused { reason: FailureReason::StateError, text: refusal.to_string() }));
-    }
-    match successors::insert(scope, routed) {
-        Ok(children) => Ok(Ok(children)),
-        Err(QueueError::Invalid { field, message }) => {
-            let text = format!("failed to route events: {field} {message}");
-            Ok(Err(ContentRefused { reason: FailureReason::RoutingError, text }))
-        }
-        Err(error) => Err(error),
-    }
+    Ok(stored)
 }
 
 /// What is known about the end of an attempt, whatever its outcome.
@@ -152,9 +158,9 @@ impl End<'_> {
     }
 }
 
-fn succeed(scope: &Scope<'_>, job: &JobRow, end: &End<'_>, mut children: Vec<JobId>) -> Result<JobStatus, QueueError> {
+fn succeed(scope: &Scope<'_>, job: &JobRow, end: &End<'_>, children: Vec<JobId>) -> Result<JobStatus, QueueError> {
     let status = close(scope, job, JobEvent::Succeeded, end, None)?;
-    children.extend(raise(scope, job, end, &Final { status, error: None, reason: None, is_recovery: false })?);
+    raise(scope, job, end, &Final { status, error: None, reason: None, is_recovery: false })?;
     scope.finished(job.id.clone(), children);
     scope.publish("job.completed", events::completed(job, end.duration));
     publish_poll(scope, job, status, end, None);
@@ -193,8 +199,8 @@ fn fail(
             };
             let status = close(scope, job, event, end, Some(error))?;
             let ended = Final { status, error: Some(error), reason: Some(reason), is_recovery: false };
-            let raised = raise(scope, job, end, &ended)?;
-            scope.finished(job.id.clone(), raised);
+            raise(scope, job, end, &ended)?;
+            scope.finished(job.id.clone(), Vec::new());
             if end.spawned {
                 scope.publish("job.retry_exhausted", events::retry_exhausted(job, reason, exhausted, error));
             }
@@ -239,8 +245,8 @@ pub(crate) fn interrupt(
     let status = close(scope, job, JobEvent::GivenUp, end, Some(&text))?;
     let is_recovery = mark == FailedMark::Recovery;
     let ended = Final { status, error: Some(&text), reason: Some(FailureReason::Interrupted), is_recovery };
-    let raised = raise(scope, job, end, &ended)?;
-    scope.finished(job.id.clone(), raised);
+    raise(scope, job, end, &ended)?;
+    scope.finished(job.id.clone(), Vec::new());
     if end.spawned {
         let exhausted = events::retry_exhausted(job, FailureReason::Interrupted, true, &text);
         scope.publish("job.retry_exhausted", exhausted);
@@ -334,9 +340,10 @@ struct Final<'a> {
     is_recovery: bool,
 }
 
-/// The jobs that the end of a job raises. A hook that can not be built never changes the job.
-fn raise(scope: &Scope<'_>, job: &JobRow, end: &End<'_>, ended: &Final<'_>) -> Result<Vec<JobId>, QueueError> {
-    let Some(hooks) = end.hooks else { return Ok(Vec::new()) };
+/// Queues what the end of a job raises. A hook that can not be built never changes the job, and nobody who waits for the
+/// job waits for its hooks.
+fn raise(scope: &Scope<'_>, job: &JobRow, end: &End<'_>, ended: &Final<'_>) -> Result<(), QueueError> {
+    let Some(hooks) = end.hooks else { return Ok(()) };
     let origin = successors::origin_of(scope, job)?;
     let routed = hooks.raised_by(&Ended {
         job: &job.id,
@@ -352,7 +359,8 @@ fn raise(scope: &Scope<'_>, job: &JobRow, end: &End<'_>, ended: &Final<'_>) -> R
         is_recovery: ended.is_recovery,
         origin: origin.as_ref(),
     });
-    successors::insert(scope, &routed)
+    successors::insert(scope, &PreparedRouted::new(routed)?)?;
+    Ok(())
 }
 
 fn terminal(

@@ -8,9 +8,10 @@ use tokio::sync::Semaphore;
 
 use crate::actor::EnqueueRequest;
 use crate::enqueue::{CheckedJob, enqueue_scheduled};
+use crate::successors::{self, PreparedStart};
 use crate::{
-    AttemptLog, Enqueued, JobFilter, JobPage, JobView, NewJob, PipelineStart, QueueError, QueueMsg, Store, TreeNode,
-    TreeWait, read, successors,
+    AttemptLog, Begun, Enqueued, JobFilter, JobPage, JobView, NewJob, PipelineStart, QueueError, QueueMsg, Store,
+    TreeNode, TreeWait, read,
 };
 
 /// Enqueues under way at once. Beyond that, callers are told that the queue is not available.
@@ -63,13 +64,13 @@ impl QueueHandle {
         self.store.write(move |scope| enqueue_scheduled(scope, &job)).await
     }
 
-    /// Starts pipelines from outside, in one transaction: what became of each of its jobs, in their order. `Ok` means
-    /// committed.
+    /// Starts a pipeline from outside, in one transaction: all of its entry jobs, or none. `Ok` means committed.
     ///
     /// # Errors
     /// Nothing was written.
-    pub async fn start(&self, pipelines: PipelineStart) -> Result<Vec<Enqueued>, QueueError> {
-        self.store.write(move |scope| successors::start(scope, &pipelines)).await
+    pub async fn start(&self, pipeline: PipelineStart) -> Result<Begun, QueueError> {
+        let start = PreparedStart::new(pipeline)?;
+        self.store.write(move |scope| successors::start(scope, &start)).await
     }
 
     /// Rows `queued` and `running`, counted in memory as the store commits: cheap enough for every request.

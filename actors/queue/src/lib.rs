@@ -85,7 +85,7 @@ pub use retention::{Pruned, Retention};
 pub use retry::{Attempts, Retried, RetryFilter, RetryReport, RetryRequest, RetryScope, RetrySelection, RetrySkip};
 pub use snapshot::snapshot;
 pub use store::{Store, StoreOptions, Synchronous};
-pub use successors::{EndOrigin, Ended, Hooks, NewContext, PipelineStart, Routed, Successor, Told};
+pub use successors::{Begun, EndOrigin, Ended, Hooks, NewContext, PipelineStart, Routed, Successor, Told};
 pub use types::{
     ActivateGeneration, AttemptLog, AttemptOutcome, BreakerPolicy, CancelTarget, Cancelled, ClaimPolicy, ClaimedJob,
     DuplicateReason, Enqueued, Finalise, Finalised, InterruptKind, JobContext, JobFilter, JobPage, JobView, NewJob,

@@ -31,8 +31,8 @@ impl Store {
 
     /// As [`Store::finalise`], with another limit.
     pub(crate) async fn finalise_within(&self, kept: Duration, outcome: Finalise) -> Result<Finalised, QueueError> {
-        let outcome = Arc::new(outcome);
-        let prepared = Arc::new(PreparedOutcome::new(outcome.clone()));
+        let prepared = Arc::new(PreparedOutcome::new(outcome));
+        let outcome = prepared.outcome();
         self.submit_stopwatch(outcome.clone());
         let begun = Instant::now();
         let mut pause = FIRST_PAUSE;

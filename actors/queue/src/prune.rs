@@ -1,9 +1,8 @@
 //! Taking old timing rows away, or what plugins reported within them.
 
 use chrono::{DateTime, Utc};
-use ductile_model::format_db;
+use ductile_model::{format_db, untrusted_json};
 use rusqlite::{Connection, params, params_from_iter};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::read::Conditions;
@@ -132,7 +131,7 @@ fn edit(part: &StopwatchPart, id: i64, subs: &str) -> Option<Edit> {
 /// The reports without those of a name; `None` when there is none of them. What stays is not rewritten.
 fn without(subs: &str, name: &str) -> Option<String> {
     let all: Vec<&RawValue> = serde_json::from_str(subs).ok()?;
-    let is_named = |span: &&RawValue| serde_json::from_str::<Value>(span.get()).is_ok_and(|span| span["name"] == name);
+    let is_named = |span: &&RawValue| untrusted_json::value(span.get()).is_ok_and(|span| span["name"] == name);
     let kept: Vec<&str> = all.iter().filter(|span| !is_named(span)).map(|span| span.get()).collect();
     (kept.len() < all.len()).then(|| format!("[{}]", kept.join(",")))
 }

@@ -1,6 +1,6 @@
 //! What an operation on the writer sees, and what it leaves to be done after the commit.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{OnceCell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -91,33 +91,12 @@ pub(crate) struct Scope<'a> {
     frame: &'a Frame,
     now: DateTime<Utc>,
     now_text: OnceCell<String>,
-    /// Row after which all jobs are of the operation itself.
-    made_after: Cell<i64>,
     effects: RefCell<Effects>,
 }
 
 impl<'a> Scope<'a> {
     pub(crate) fn new(connection: &'a Connection, frame: &'a Frame, now: DateTime<Utc>) -> Self {
-        Self {
-            connection,
-            frame,
-            now,
-            now_text: OnceCell::new(),
-            made_after: Cell::new(i64::MAX),
-            effects: RefCell::default(),
-        }
-    }
-
-    /// From here on the operation's own jobs can be told from all others.
-    pub(crate) fn mark_own_jobs(&self) -> rusqlite::Result<()> {
-        let mut last = self.connection.prepare_cached("SELECT ifnull(max(rowid), 0) FROM job_queue")?;
-        self.made_after.set(last.query_row([], |row| row.get(0))?);
-        Ok(())
-    }
-
-    /// The row after which all jobs are of the operation itself; of an operation that does not care, no row is.
-    pub(crate) fn made_after(&self) -> i64 {
-        self.made_after.get()
+        Self { connection, frame, now, now_text: OnceCell::new(), effects: RefCell::default() }
     }
 
     pub(crate) fn connection(&self) -> &'a Connection {

@@ -9,11 +9,11 @@ use ductile_model::{FailureReason, JobId, JobStatus, Producer};
 use rusqlite::params;
 use serde_json::{Map, Value};
 
-use crate::enqueue::{CheckedJob, enqueue_with};
+use crate::enqueue::{CheckedJob, duplicate_of, enqueue_with, insert_new};
 use crate::events;
 use crate::rows::JobRow;
 use crate::scope::Scope;
-use crate::{Enqueued, NewJob, QueueError};
+use crate::{DuplicateReason, Enqueued, NewJob, QueueError};
 
 /// A row of `event_context` to be written. Rows are never changed afterwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,8 +99,33 @@ pub trait Hooks: fmt::Debug + Send + Sync {
     fn raised_by(&self, ended: &Ended<'_>) -> Routed;
 }
 
+/// What was routed, with everything checked that needs no database.
+pub(crate) struct PreparedRouted {
+    successors: Vec<PreparedSuccessor>,
+    told: Vec<Told>,
+}
+
+struct PreparedSuccessor {
+    job: CheckedJob,
+    root: Option<Arc<NewContext>>,
+    context: NewContext,
+}
+
+impl PreparedRouted {
+    pub(crate) fn new(routed: Routed) -> Result<Self, QueueError> {
+        Ok(Self { successors: prepared(routed.successors)?, told: routed.told })
+    }
+}
+
+fn prepared(successors: Vec<Successor>) -> Result<Vec<PreparedSuccessor>, QueueError> {
+    let prepared = successors
+        .into_iter()
+        .map(|Successor { job, root, context }| Ok(PreparedSuccessor { job: CheckedJob::new(job)?, root, context }));
+    prepared.collect()
+}
+
 /// Queues everything that was routed. Returns the new jobs.
-pub(crate) fn insert(scope: &Scope<'_>, routed: &Routed) -> Result<Vec<JobId>, QueueError> {
+pub(crate) fn insert(scope: &Scope<'_>, routed: &PreparedRouted) -> Result<Vec<JobId>, QueueError> {
     let mut made = Vec::new();
     let mut roots = HashSet::new();
     for successor in &routed.successors {
@@ -114,25 +139,6 @@ pub(crate) fn insert(scope: &Scope<'_>, routed: &Routed) -> Result<Vec<JobId>, Q
     Ok(made)
 }
 
-/// Starts pipelines from outside: all jobs of the start, or none.
-pub(crate) fn start(scope: &Scope<'_>, start: &PipelineStart) -> Result<Vec<Enqueued>, QueueError> {
-    scope.mark_own_jobs()?;
-    let mut roots = HashSet::new();
-    let answers: Vec<Enqueued> =
-        start.successors.iter().map(|successor| insert_one(scope, successor, &mut roots)).collect::<Result<_, _>>()?;
-    let made: Vec<&JobId> = answers
-        .iter()
-        .filter_map(|answer| match answer {
-            Enqueued::Queued(id) => Some(id),
-            Enqueued::Duplicate { .. } => None,
-        })
-        .collect();
-    if !made.is_empty() {
-        scope.publish("pipeline.enqueued", events::pipeline_enqueued(&made, &start.pipeline, &start.submitted_by));
-    }
-    Ok(answers)
-}
-
 /// A start of pipelines from outside.
 #[derive(Debug, Clone)]
 pub struct PipelineStart {
@@ -144,26 +150,81 @@ pub struct PipelineStart {
     pub successors: Vec<Successor>,
 }
 
-fn insert_one(scope: &Scope<'_>, successor: &Successor, roots: &mut HashSet<String>) -> Result<Enqueued, QueueError> {
-    let checked = CheckedJob::new(successor.job.clone())?;
-    let answer = enqueue_with(scope, &checked, |scope| {
-        if let Some(root) = &successor.root
-            && roots.insert(root.id.clone())
-        {
-            insert_context(scope, root)?;
+/// What became of a start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begun {
+    /// Its entry jobs, in order.
+    Queued(Vec<JobId>),
+    /// Nothing was written: these earlier jobs stand for entries of the same key.
+    Duplicate(Vec<(JobId, JobStatus)>),
+}
+
+/// A start with everything checked that needs no database.
+pub(crate) struct PreparedStart {
+    pipeline: String,
+    submitted_by: Producer,
+    successors: Vec<PreparedSuccessor>,
+}
+
+impl PreparedStart {
+    pub(crate) fn new(start: PipelineStart) -> Result<Self, QueueError> {
+        let PipelineStart { pipeline, submitted_by, successors } = start;
+        Ok(Self { pipeline, submitted_by, successors: prepared(successors)? })
+    }
+}
+
+/// Starts a pipeline from outside: all jobs of the start, or none.
+pub(crate) fn start(scope: &Scope<'_>, start: &PreparedStart) -> Result<Begun, QueueError> {
+    let mut earlier = Vec::new();
+    for successor in &start.successors {
+        if let Some(Enqueued::Duplicate { existing, status, .. }) = duplicate_of(scope, &successor.job)? {
+            earlier.push((existing, status));
         }
-        insert_context(scope, &successor.context)
-    })?;
-    if successor.job.submitted_by == Producer::Route {
-        let (kind, data) = match &answer {
-            Enqueued::Queued(id) => ("router.enqueued", events::router_enqueued(id, successor)),
+    }
+    if !earlier.is_empty() {
+        return Ok(Begun::Duplicate(earlier));
+    }
+    let mut roots = HashSet::new();
+    let mut made = Vec::new();
+    for successor in &start.successors {
+        insert_contexts(scope, successor, &mut roots)?;
+        made.push(insert_new(scope, &successor.job)?);
+    }
+    scope.publish("pipeline.enqueued", events::pipeline_enqueued(&made, &start.pipeline, &start.submitted_by));
+    Ok(Begun::Queued(made))
+}
+
+fn insert_one(
+    scope: &Scope<'_>,
+    successor: &PreparedSuccessor,
+    roots: &mut HashSet<String>,
+) -> Result<Enqueued, QueueError> {
+    let answer = enqueue_with(scope, &successor.job, |scope| insert_contexts(scope, successor, roots))?;
+    let (job, context) = (successor.job.job(), &successor.context);
+    if job.submitted_by == Producer::Route {
+        match &answer {
+            Enqueued::Queued(id) => scope.publish("router.enqueued", events::router_enqueued(id, job, context)),
+            // The same event again: what it made was told then.
+            Enqueued::Duplicate { reason: DuplicateReason::SourceEvent, .. } => {}
             Enqueued::Duplicate { existing, .. } => {
-                ("router.deduplicated", events::router_deduplicated(existing, successor))
+                scope.publish("router.deduplicated", events::router_deduplicated(existing, job, context));
             }
-        };
-        scope.publish(kind, data);
+        }
     }
     Ok(answer)
+}
+
+fn insert_contexts(
+    scope: &Scope<'_>,
+    successor: &PreparedSuccessor,
+    roots: &mut HashSet<String>,
+) -> rusqlite::Result<()> {
+    if let Some(root) = &successor.root
+        && roots.insert(root.id.clone())
+    {
+        insert_context(scope, root)?;
+    }
+    insert_context(scope, &successor.context)
 }
 
 fn insert_context(scope: &Scope<'_>, context: &NewContext) -> rusqlite::Result<()> {

@@ -27,7 +27,9 @@ pub struct NewJob {
     pub dedupe_ttl: Option<Duration>,
     /// Producing job.
     pub parent_job_id: Option<JobId>,
-    /// Event that caused it.
+    /// Id of the event that caused it, and perhaps others: those are no duplicates of each other.
+    pub event_id: Option<String>,
+    /// The same as it is stored; further jobs of one event for one target have their step behind it.
     pub source_event_id: Option<String>,
     /// Baggage row.
     pub event_context_id: Option<String>,

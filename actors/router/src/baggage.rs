@@ -25,7 +25,7 @@ pub enum BaggageError {
         /// What is not there.
         cause: String,
     },
-    /// A path that is inherited would change.
+    /// A path that is inherited would change; as far as the configuration names it.
     #[error("baggage path \"{0}\" is immutable: inherited value differs from child value")]
     Immutable(String),
     /// It is nested so deep that it could not be read again.
@@ -39,12 +39,17 @@ pub enum BaggageError {
     },
 }
 
-/// Adds new values to inherited ones: new paths are added, objects merge key by key, equal values are accepted.
-pub(crate) fn accrete(inherited: &mut Map<String, Value>, new: Map<String, Value>) -> Result<(), BaggageError> {
-    add(inherited, new, &mut Vec::new())
+/// Adds what was claimed to inherited values: new paths are added, objects merge key by key, equal values are accepted.
+/// `written` gives the part of a path that the configuration names; the rest came with a payload and is not told.
+pub(crate) fn accrete(
+    inherited: &mut Map<String, Value>,
+    new: Map<String, Value>,
+    written: impl FnOnce(&str) -> String,
+) -> Result<(), BaggageError> {
+    add(inherited, new, &mut Vec::new()).map_err(|path| BaggageError::Immutable(written(&path)))
 }
 
-fn add(into: &mut Map<String, Value>, new: Map<String, Value>, path: &mut Vec<String>) -> Result<(), BaggageError> {
+fn add(into: &mut Map<String, Value>, new: Map<String, Value>, path: &mut Vec<String>) -> Result<(), String> {
     for (key, value) in new {
         match (into.get_mut(&key), value) {
             (None, value) => drop(into.insert(key, value)),
@@ -56,7 +61,7 @@ fn add(into: &mut Map<String, Value>, new: Map<String, Value>, path: &mut Vec<St
             (Some(present), value) if json_equal(present, &value) => {}
             _ => {
                 path.push(key);
-                return Err(BaggageError::Immutable(path.join(".")));
+                return Err(path.join("."));
             }
         }
     }
@@ -100,7 +105,7 @@ mod tests {
 
     fn accreted(inherited: Value, new: Value) -> Result<Value, BaggageError> {
         let mut inherited = map(inherited);
-        accrete(&mut inherited, map(new)).map(|()| Value::Object(inherited))
+        accrete(&mut inherited, map(new), str::to_owned).map(|()| Value::Object(inherited))
     }
 
     #[test]
@@ -167,7 +172,7 @@ mod tests {
         #[test]
         fn whatever_is_claimed_what_was_inherited_stays(before in objects_of(values()), new in objects_of(values())) {
             let mut after = before.clone();
-            let grown = accrete(&mut after, new.clone());
+            let grown = accrete(&mut after, new.clone(), str::to_owned);
             let after = Value::Object(after);
             let mut inherited = Vec::new();
             leaves("", &Value::Object(before.clone()), &mut inherited);
@@ -186,7 +191,7 @@ mod tests {
         #[test]
         fn the_same_again_changes_nothing(before in objects_of(values())) {
             let mut after = before.clone();
-            accrete(&mut after, before.clone()).unwrap();
+            accrete(&mut after, before.clone(), str::to_owned).unwrap();
             prop_assert_eq!(after, before);
         }
     }

@@ -3,16 +3,16 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use ductile_config::{NodeKind, Scope};
+use ductile_config::{DEFAULT_COMMAND as HANDLE, RELAY_PLUGIN, SWITCH_PLUGIN, Scope};
 use ductile_model::{JobId, Producer, new_id};
 use ductile_queue::{NewContext, NewJob, Successor};
 use serde_json::{Map, Value};
 
+use crate::Router;
 use crate::baggage::{self, BaggageError};
 use crate::event::Event;
 use crate::instance::Control;
 use crate::walk::Arrival;
-use crate::{HANDLE, RELAY, Router, SWITCH};
 
 /// What a new context grows from.
 pub(crate) struct Base<'a> {
@@ -49,6 +49,9 @@ pub(crate) struct Batch<'a> {
     ids: HashSet<String>,
 }
 
+/// A job that may still be dropped.
+pub(crate) struct Draft(Successor);
+
 impl<'a> Batch<'a> {
     /// `None` when the payload is no object.
     pub(crate) fn new(router: &'a Router, event: &'a Event, payload: &'a Value, maker: Maker<'a>) -> Option<Self> {
@@ -58,11 +61,16 @@ impl<'a> Batch<'a> {
 
     /// The job of a step, with its context.
     pub(crate) fn step(&mut self, arrival: &Arrival<'_>, base: &Base<'_>) -> Result<Successor, BaggageError> {
-        let Arrival { pipeline, node, calls } = arrival;
+        self.draft(arrival, base).map(|draft| self.admit(draft))
+    }
+
+    /// The job of a step that may still be dropped: it takes no id from others until it is admitted.
+    pub(crate) fn draft(&self, arrival: &Arrival<'_>, base: &Base<'_>) -> Result<Draft, BaggageError> {
+        let Arrival { pipeline, node, plugin, command, calls } = arrival;
         let claims = self.claims(arrival, base)?;
         let mut accumulated = base.inherited.clone();
         accumulated.shift_remove(baggage::CONTROL);
-        baggage::accrete(&mut accumulated, claims)?;
+        baggage::accrete(&mut accumulated, claims, |path| node.claims.written(path).to_owned())?;
         let context = NewContext {
             id: new_id(),
             parent_id: Some(base.parent.clone()),
@@ -70,7 +78,6 @@ impl<'a> Batch<'a> {
             step_id: node.id.to_string(),
             accumulated: baggage::text(accumulated, base.control.next(calls.clone()).write())?,
         };
-        let (plugin, command) = target(&node.kind);
         Ok(self.successor(plugin, command, base.root.clone(), context))
     }
 
@@ -96,17 +103,19 @@ impl<'a> Batch<'a> {
             step_id: String::new(),
             accumulated: baggage::text(Map::new(), control.write())?,
         };
-        Ok(self.successor(plugin, HANDLE, None, context))
+        let draft = self.successor(plugin, HANDLE, None, context);
+        Ok(self.admit(draft))
     }
 
-    fn successor(
-        &mut self,
-        plugin: &str,
-        command: &str,
-        root: Option<Arc<NewContext>>,
-        context: NewContext,
-    ) -> Successor {
-        let is_built_in = plugin == SWITCH || plugin == RELAY;
+    /// Makes a draft a job, under an id that no other has.
+    pub(crate) fn admit(&mut self, Draft(mut successor): Draft) -> Successor {
+        let id = self.source_event(&successor.job.plugin, &successor.job.command, &successor.context);
+        successor.job.source_event_id = Some(id);
+        successor
+    }
+
+    fn successor(&self, plugin: &str, command: &str, root: Option<Arc<NewContext>>, context: NewContext) -> Draft {
+        let is_built_in = plugin == SWITCH_PLUGIN || plugin == RELAY_PLUGIN;
         let job = NewJob {
             plugin: plugin.to_owned(),
             command: command.to_owned(),
@@ -116,11 +125,12 @@ impl<'a> Batch<'a> {
             dedupe_key: if is_built_in { None } else { self.event.dedupe_key.clone() },
             dedupe_ttl: None,
             parent_job_id: self.maker.parent_job.cloned(),
-            source_event_id: Some(self.source_event(plugin, command, &context)),
+            event_id: Some(self.event.event_id.clone()),
+            source_event_id: None,
             event_context_id: Some(context.id.clone()),
             direct: false,
         };
-        Successor { job, root, context }
+        Draft(Successor { job, root, context })
     }
 
     fn source_event(&mut self, plugin: &str, command: &str, context: &NewContext) -> String {
@@ -138,15 +148,5 @@ impl<'a> Batch<'a> {
             id = format!("{named}/{further}");
         }
         id
-    }
-}
-
-/// What runs a node.
-fn target(kind: &NodeKind) -> (&str, &str) {
-    match kind {
-        NodeKind::Uses(uses) => (&uses.plugin, &uses.command),
-        NodeKind::Relay(_) => (RELAY, HANDLE),
-        // A call becomes the entries of what it calls before anything is built.
-        NodeKind::Switch(_) | NodeKind::Call(_) => (SWITCH, HANDLE),
     }
 }

@@ -1,7 +1,8 @@
 //! Events on their way: what a plugin emits, and the envelope that a job gets.
 
 use chrono::{DateTime, Utc};
-use ductile_model::{format_wire, new_id};
+use ductile_config::DEFAULT_COMMAND as HANDLE;
+use ductile_model::{format_wire, new_id, untrusted_json};
 use serde_json::{Map, Value};
 
 /// The event of a step that emits none.
@@ -90,15 +91,15 @@ impl Event {
         event
     }
 
-    /// An event from outside.
+    /// An event from outside, with its payload as it came.
     pub(crate) fn from_outside(kind: &str, payload: Map<String, Value>, source: &str, now: DateTime<Utc>) -> Self {
-        let emitted = Emitted { kind: kind.to_owned(), payload, ..Emitted::default() };
-        emitted.into_event(source, None, now)
+        let emitted = Emitted { kind: kind.to_owned(), ..Emitted::default() };
+        Self { payload, ..emitted.into_event(source, None, now) }
     }
 
     /// The event that is stored as the payload of a job; `None` when the text is no event.
     pub fn of_stored(text: &str) -> Option<Self> {
-        let mut fields: Map<String, Value> = serde_json::from_str(text).ok()?;
+        let mut fields = untrusted_json::object(text).ok()?;
         let payload = match fields.shift_remove("payload") {
             Some(Value::Object(payload)) => payload,
             _ => return None,
@@ -153,7 +154,7 @@ impl Event {
 
     /// What is stored as the input of a job: the whole event for `handle`, else its payload.
     pub(crate) fn stored(&self, payload: &Map<String, Value>, command: &str) -> String {
-        if command != crate::HANDLE {
+        if command != HANDLE {
             return Value::Object(payload.clone()).to_string();
         }
         let mut envelope = Map::new();

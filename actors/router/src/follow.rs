@@ -3,19 +3,19 @@
 
 use std::collections::HashMap;
 
-use ductile_config::{Condition, Pipeline, PipelineIx, Pipelines, Scope, Trigger};
+use ductile_config::{Condition, Pipeline, PipelineIx, Pipelines, SWITCH_PLUGIN, Scope, Trigger};
 use ductile_model::Producer;
 use ductile_queue::{Routed, Successor, Told};
 use serde_json::{Map, Value, json};
 use tracing::{debug, error, warn};
 
 use crate::baggage::BaggageError;
-use crate::build::{Base, Batch, Maker};
+use crate::build::{Base, Batch, Draft, Maker};
 use crate::event::{Event, Upstream};
 use crate::instance::{Control, HOP_LIMIT};
 use crate::start::Instance;
 use crate::walk::{self, Arrival};
-use crate::{RouteError, Router, SWITCH, Source};
+use crate::{RouteError, Router, Source};
 
 pub(crate) struct Follow<'r> {
     router: &'r Router,
@@ -50,14 +50,20 @@ impl<'r> Follow<'r> {
     }
 
     /// Routes one event in all three ways.
-    pub(crate) fn event(&mut self, event: &Event) -> Result<(), RouteError> {
-        let payload = Value::Object(self.payload(event));
-        let Some(mut batch) = self.batch(event, &payload) else { return Ok(()) };
+    pub(crate) fn event(&mut self, mut event: Event) -> Result<(), RouteError> {
         let before = self.routed.successors.len();
-        self.transitions(event, &mut batch)?;
-        if !event.is_own() {
-            self.triggers(event, &mut batch);
-            self.older_routes(event, &mut batch);
+        let reached = self.reached(&event)?;
+        // Most events lead nowhere; their payloads are not copied.
+        if !reached.is_empty() || self.is_heard(&event) {
+            let payload = Value::Object(self.payload(&event));
+            // As it was emitted: lent to the conditions of triggers.
+            let emitted = Value::Object(std::mem::take(&mut event.payload));
+            let Some(mut batch) = self.batch(&event, &payload) else { return Ok(()) };
+            self.transitions(&reached, &mut batch)?;
+            if !event.is_own() {
+                self.triggers(&event, &emitted, &mut batch);
+                self.older_routes(&event, &mut batch);
+            }
         }
         if self.routed.successors.len() == before {
             debug!(job_id = %self.source.job, event_type = event.kind, "nothing follows from an event");
@@ -67,16 +73,41 @@ impl<'r> Follow<'r> {
 
     /// Routes one event along the edges of the job's own pipeline only.
     pub(crate) fn edges_only(&mut self, event: &Event) -> Result<(), RouteError> {
+        let reached = self.reached(event)?;
+        if reached.is_empty() {
+            return Ok(());
+        }
         let payload = Value::Object(self.payload(event));
         match self.batch(event, &payload) {
-            Some(mut batch) => self.transitions(event, &mut batch),
+            Some(mut batch) => self.transitions(&reached, &mut batch),
             None => Ok(()),
         }
     }
 
+    /// The steps that an event reaches in the job's own pipeline.
+    fn reached(&self, event: &Event) -> Result<Vec<Arrival<'r>>, RouteError> {
+        let mut reached = Vec::new();
+        if let Some((pipeline, step)) = self.step {
+            let (pipeline, node) = walk::find(self.pipelines(), pipeline, step)?;
+            walk::leave(self.pipelines(), pipeline, node, &self.control.calls, &event.kind, &mut reached)?;
+        }
+        Ok(reached)
+    }
+
+    /// Whether anything waits for events of this type from this plugin.
+    fn is_heard(&self, event: &Event) -> bool {
+        let all = self.pipelines();
+        !event.is_own()
+            && (!all.started_by(&event.kind).is_empty() || !all.routes(self.source.plugin, &event.kind).is_empty())
+    }
+
     fn payload(&self, event: &Event) -> Map<String, Value> {
         let upstream = Upstream { plugin: self.source.plugin, step: self.step };
-        if self.source.plugin == SWITCH { event.passed_on_payload(&upstream) } else { event.routed_payload(&upstream) }
+        if self.source.plugin == SWITCH_PLUGIN {
+            event.passed_on_payload(&upstream)
+        } else {
+            event.routed_payload(&upstream)
+        }
     }
 
     fn batch<'b>(&self, event: &'b Event, payload: &'b Value) -> Option<Batch<'b>>
@@ -87,12 +118,8 @@ impl<'r> Follow<'r> {
         Batch::new(self.router, event, payload, maker)
     }
 
-    fn transitions(&mut self, event: &Event, batch: &mut Batch<'_>) -> Result<(), RouteError> {
-        let Some((pipeline, step)) = self.step else { return Ok(()) };
-        let (pipeline, node) = walk::find(self.pipelines(), pipeline, step)?;
-        let mut reached = Vec::new();
-        walk::leave(self.pipelines(), pipeline, node, &self.control.calls, &event.kind, &mut reached)?;
-        for arrival in &reached {
+    fn transitions(&mut self, reached: &[Arrival<'_>], batch: &mut Batch<'_>) -> Result<(), RouteError> {
+        for arrival in reached {
             if self.control.is_exhausted() {
                 self.too_deep(arrival);
                 continue;
@@ -127,44 +154,44 @@ impl<'r> Follow<'r> {
         );
     }
 
-    fn triggers(&mut self, event: &Event, batch: &mut Batch<'_>) {
+    fn triggers(&mut self, event: &Event, emitted: &Value, batch: &mut Batch<'_>) {
         let entries = self.pipelines().started_by(&event.kind);
         if entries.is_empty() {
             return;
         }
         // One instance per pipeline, however many entries it has; none where it is not to start.
         let mut instances: HashMap<PipelineIx, Option<Instance>> = HashMap::new();
-        let mut made: Vec<(PipelineIx, Successor)> = Vec::new();
+        let mut drafts: Vec<(PipelineIx, Draft)> = Vec::new();
         for entry in entries {
             let pipeline = self.pipelines().at(entry.pipeline);
-            let instance = instances.entry(entry.pipeline).or_insert_with(|| self.admits(pipeline, event));
+            let instance = instances.entry(entry.pipeline).or_insert_with(|| self.admits(pipeline, event, emitted));
             let Some(instance) = instance else { continue };
             let mut reached = Vec::new();
             walk::enter(self.pipelines(), pipeline, pipeline.node_at(entry.node), &[], &mut reached);
             let readable = self.source.context.is_some().then_some(&self.accumulated);
             let base = instance.base(readable);
             let built: Result<Vec<_>, _> =
-                reached.iter().map(|arrival| batch.step(arrival, &base).map_err(|error| (arrival, error))).collect();
+                reached.iter().map(|arrival| batch.draft(arrival, &base).map_err(|error| (arrival, error))).collect();
             match built {
-                Ok(successors) => made.extend(successors.into_iter().map(|successor| (entry.pipeline, successor))),
+                Ok(built) => drafts.extend(built.into_iter().map(|draft| (entry.pipeline, draft))),
                 Err((arrival, error)) => {
                     self.not_started(pipeline, arrival, event, &error);
                     instances.insert(entry.pipeline, None);
                 }
             }
         }
-        let started = |(index, successor)| instances.get(&index).is_some_and(Option::is_some).then_some(successor);
-        let started: Vec<Successor> = made.into_iter().filter_map(started).collect();
-        self.routed.successors.extend(started);
+        drafts.retain(|(pipeline, _)| instances.get(pipeline).is_some_and(Option::is_some));
+        // Only now: what was dropped must not have used up the id of the event.
+        self.routed.successors.extend(drafts.into_iter().map(|(_, draft)| batch.admit(draft)));
     }
 
     /// The instance that an event begins of a pipeline, if it begins one.
-    fn admits(&mut self, pipeline: &Pipeline, event: &Event) -> Option<Instance> {
+    fn admits(&mut self, pipeline: &Pipeline, event: &Event, emitted: &Value) -> Option<Instance> {
         if pipeline.from_plugin.as_deref().is_some_and(|wanted| wanted != self.source.plugin) {
             return None;
         }
         if let Some(condition) = &pipeline.condition
-            && !self.holds(condition, pipeline, event)
+            && !self.holds(condition, pipeline, event, emitted)
         {
             return None;
         }
@@ -177,10 +204,9 @@ impl<'r> Follow<'r> {
         Some(Instance::begin(pipeline, hops))
     }
 
-    fn holds(&self, condition: &Condition, pipeline: &Pipeline, event: &Event) -> bool {
-        let payload = Value::Object(event.payload.clone());
+    fn holds(&self, condition: &Condition, pipeline: &Pipeline, event: &Event, emitted: &Value) -> bool {
         let context = self.source.context.is_some().then_some(&self.accumulated);
-        let scope = Scope { payload: Some(&payload), context, config: None };
+        let scope = Scope { payload: Some(emitted), context, config: None };
         match condition.holds(&scope) {
             Ok(holds) => {
                 if !holds {

@@ -1,5 +1,7 @@
 //! Hooks: pipelines that the end of a job starts.
 
+use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -7,6 +9,7 @@ use chrono::{DateTime, Utc};
 use ductile_config::{Pipeline, Scope, Signal};
 use ductile_model::{Clock, JobStatus, Producer};
 use ductile_queue::{EndOrigin, Ended, Hooks, Routed, Successor};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use tracing::{debug, warn};
 
@@ -14,7 +17,6 @@ use crate::Router;
 use crate::baggage::BaggageError;
 use crate::build::{Batch, Maker};
 use crate::event::Event;
-use crate::instance::Control;
 use crate::start::Instance;
 use crate::walk;
 
@@ -46,9 +48,7 @@ impl PlanHooks {
 
     fn has_any(&self) -> bool {
         let pipelines = &self.router.plan.pipelines;
-        [Signal::Completed, Signal::Failed, Signal::TimedOut, Signal::Finished]
-            .into_iter()
-            .any(|signal| !pipelines.hooked_on(signal).is_empty())
+        Signal::ALL.into_iter().any(|signal| !pipelines.hooked_on(signal).is_empty())
     }
 
     /// How deep the hooks of this job are: one more than that of the hook that began it.
@@ -56,13 +56,15 @@ impl PlanHooks {
         let before = match ended.origin {
             EndOrigin::Root => 0,
             EndOrigin::Step => return None,
-            EndOrigin::Hook(None) => {
-                warn!(job_id = %ended.job, signal = signal.as_str(), "no hook is raised: the context of the job is gone");
-                return None;
-            }
-            EndOrigin::Hook(Some(text)) => {
-                let accumulated: Map<String, Value> = serde_json::from_str(text).ok()?;
-                Control::read(&accumulated).hook_depth.unwrap_or(0)
+            EndOrigin::Hook(context) => {
+                let Some(depth) = context.and_then(depth_of) else {
+                    warn!(
+                        job_id = %ended.job, signal = signal.as_str(),
+                        "no hook is raised: the context of the job is gone, or does not tell how many hooks came before"
+                    );
+                    return None;
+                };
+                depth
             }
         };
         let (depth, cap) = (before + 1, u64::from(self.router.plan.config.service.hook_max_depth));
@@ -76,14 +78,14 @@ impl PlanHooks {
         Some(depth)
     }
 
-    fn raise(&self, signal: Signal, ended: &Ended<'_>, now: DateTime<Utc>, routed: &mut Routed) {
+    fn raise(&self, signal: Signal, ended: &Ended<'_>, said: &Said<'_>, now: DateTime<Utc>, routed: &mut Routed) {
         let pipelines = &self.router.plan.pipelines;
         let entries = pipelines.hooked_on(signal);
         if entries.is_empty() {
             return;
         }
         let Some(depth) = self.depth(ended, signal) else { return };
-        let event = Event::from_outside(signal.as_str(), payload(ended), ended.plugin, now);
+        let event = Event::from_outside(signal.as_str(), payload(ended, said), ended.plugin, now);
         let payload = Value::Object(event.payload.clone());
         let mut started: Vec<ductile_config::PipelineIx> = Vec::new();
         for entry in entries.iter().map(|entry| entry.pipeline) {
@@ -131,9 +133,10 @@ impl Hooks for PlanHooks {
             JobStatus::TimedOut => Signal::TimedOut,
             JobStatus::Queued | JobStatus::Running | JobStatus::Skipped => return routed,
         };
+        let said = Said::of(ended.result);
         let now = self.clock.now();
         for signal in [specific, Signal::Finished] {
-            self.raise(signal, ended, now, &mut routed);
+            self.raise(signal, ended, &said, now, &mut routed);
         }
         routed
     }
@@ -151,7 +154,7 @@ fn admits(pipeline: &Pipeline, ended: &Ended<'_>, payload: &Value) -> bool {
     })
 }
 
-fn payload(ended: &Ended<'_>) -> Map<String, Value> {
+fn payload(ended: &Ended<'_>, said: &Said<'_>) -> Map<String, Value> {
     let mut payload = Map::new();
     let mut put = |key: &str, value: Value| drop(payload.insert(key.to_owned(), value));
     put("job_id", ended.job.as_str().into());
@@ -165,7 +168,7 @@ fn payload(ended: &Ended<'_>) -> Map<String, Value> {
     let error = ended.error.unwrap_or_default();
     let message = match ended.status {
         JobStatus::Succeeded => {
-            let result = said(ended.result);
+            let result = said.result();
             let message = format!("Job completed [{plugin}]: {result}");
             put("result", result.into());
             message
@@ -186,8 +189,63 @@ fn payload(ended: &Ended<'_>) -> Map<String, Value> {
     payload
 }
 
-/// What the plugin said about its result.
-fn said(result: Option<&str>) -> String {
-    let answer: Option<Value> = result.and_then(|text| serde_json::from_str(text).ok());
-    answer.as_ref().and_then(|answer| answer.get("result")?.as_str()).unwrap_or_default().to_owned()
+/// How many hooks came before a job, as its accumulated context tells.
+fn depth_of(context: &str) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Accumulated {
+        ductile: Depth,
+    }
+    #[derive(Deserialize)]
+    struct Depth {
+        hook_depth: u64,
+    }
+    let accumulated: Accumulated = serde_json::from_str(context).ok()?;
+    Some(accumulated.ductile.hook_depth)
+}
+
+/// What the plugin said about its result. An answer may be large, so it is read when somebody asks, and only once.
+struct Said<'a> {
+    answer: Option<&'a str>,
+    result: OnceCell<Cow<'a, str>>,
+}
+
+impl<'a> Said<'a> {
+    fn of(answer: Option<&'a str>) -> Self {
+        Self { answer, result: OnceCell::new() }
+    }
+
+    fn result(&self) -> &str {
+        #[derive(Deserialize)]
+        struct Answer<'a> {
+            #[serde(borrow)]
+            result: Option<Cow<'a, str>>,
+        }
+        self.result.get_or_init(|| {
+            let answer = self.answer.and_then(|text| serde_json::from_str::<Answer<'a>>(text).ok());
+            answer.and_then(|answer| answer.result).unwrap_or_default()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_that_does_not_tell_its_depth_has_none() {
+        assert_eq!(depth_of(r#"{"web": {"url": "u"}, "ductile": {"hop_count": 1, "hook_depth": 2}}"#), Some(2));
+        for context in ["", "{", "{}", "[]", r#"{"ductile": {"hop_count": 1}}"#, r#"{"ductile": {"hook_depth": "2"}}"#]
+        {
+            assert_eq!(depth_of(context), None, "{context}");
+        }
+    }
+
+    #[test]
+    fn only_a_text_is_a_result() {
+        let said = |answer| Said::of(answer).result().to_owned();
+        assert_eq!(said(Some(r#"{"status": "ok", "result": "a \"b\"", "logs": [{"x": [1]}]}"#)), "a \"b\"");
+        for answer in [None, Some("nonsense"), Some("{}"), Some(r#"{"result": null}"#), Some(r#"{"result": 1}"#)] {
+            assert_eq!(said(answer), "");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! What the plugin of a step gets: the context, and the payload with what the step adds to it.
 
 use ductile_config::{NodeKind, Scope};
+use ductile_model::untrusted_json;
 use ductile_queue::JobContext;
 use serde_json::{Map, Value};
 
@@ -33,7 +34,7 @@ impl Router {
     /// # Errors
     /// The stored context is no object, or names a step that is gone.
     pub fn step(&self, plugin: &str, context: &JobContext) -> Result<Step, RouteError> {
-        let mut given: Map<String, Value> = serde_json::from_str(&context.accumulated).map_err(RouteError::Context)?;
+        let mut given = untrusted_json::object(&context.accumulated).map_err(RouteError::Context)?;
         let control = Control::read(&given);
         given.insert("ductile_plugin".to_owned(), plugin.into());
         if context.pipeline.is_empty() {

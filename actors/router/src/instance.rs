@@ -1,7 +1,7 @@
 //! The control object of a context: which instance of which pipeline, how deep, on whose behalf.
 
 use ductile_config::Pipeline;
-use ductile_model::new_id;
+use ductile_model::{new_id, untrusted_json};
 use serde_json::{Map, Value, json};
 
 use crate::baggage::CONTROL;
@@ -48,7 +48,7 @@ impl Control {
 
     /// The control of a control object's text.
     pub(crate) fn of_text(text: &str) -> Self {
-        let control: Value = serde_json::from_str(text).unwrap_or_default();
+        let control = untrusted_json::value(text).unwrap_or_default();
         Self::read(&Map::from_iter([(CONTROL.to_owned(), control)]))
     }
 

@@ -23,6 +23,9 @@ mod start;
 mod switch;
 mod walk;
 
+#[cfg(test)]
+mod tests;
+
 pub use baggage::{BaggageError, CONTEXT_LIMIT};
 pub use event::{Emitted, Event, STEP_SUCCEEDED};
 pub use hooks::PlanHooks;
@@ -35,19 +38,13 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use ductile_config::Plan;
-use ductile_model::JobId;
+use ductile_model::{JobId, untrusted_json};
 use ductile_queue::{JobContext, Routed, TreeNode};
 use instance::Control;
 use serde_json::{Map, Value};
 
-/// Name of the built-in step that evaluates a condition.
-pub const SWITCH: &str = "core.switch";
-/// Name of the built-in step that sends to another gateway.
-pub const RELAY: &str = "core.relay";
 /// Attempts of jobs that no plugin configuration speaks of.
 const DEFAULT_ATTEMPTS: u32 = 4;
-/// The command that takes a whole event.
-const HANDLE: &str = "handle";
 
 /// Routes by the pipelines of one plan. Cheap to clone.
 #[derive(Clone)]
@@ -115,7 +112,7 @@ impl Router {
             follow.edges_only(&Event::of_success(source.plugin, result, now))?;
         }
         for emitted in emitted {
-            follow.event(&emitted.into_event(source.plugin, result, now))?;
+            follow.event(emitted.into_event(source.plugin, result, now))?;
         }
         Ok(follow.into_routed())
     }
@@ -158,7 +155,7 @@ impl Router {
 /// The object that a context has collected.
 fn accumulated(context: Option<&JobContext>) -> Result<Map<String, Value>, RouteError> {
     match context {
-        Some(context) => serde_json::from_str(&context.accumulated).map_err(RouteError::Context),
+        Some(context) => untrusted_json::object(&context.accumulated).map_err(RouteError::Context),
         None => Ok(Map::new()),
     }
 }

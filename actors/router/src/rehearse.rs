@@ -1,8 +1,8 @@
 //! What would happen to an event, without anything happening: how people debug their routing.
 
 use chrono::{DateTime, Utc};
-use ductile_config::{Pipeline, Scope, Trigger};
-use ductile_model::{JobId, Producer};
+use ductile_config::{Pipeline, SWITCH_PLUGIN, SWITCH_TRUE, Scope, Trigger};
+use ductile_model::{JobId, Producer, untrusted_json};
 use ductile_queue::{JobContext, Successor};
 use serde_json::{Map, Value};
 
@@ -10,7 +10,7 @@ use crate::build::{Batch, Maker};
 use crate::event::{Event, Upstream};
 use crate::follow::trigger_word;
 use crate::start::Instance;
-use crate::{Emitted, Router, SWITCH, Source, walk};
+use crate::{Emitted, Router, Source, walk};
 
 /// An event that is only thought of.
 #[derive(Debug, Clone, Default)]
@@ -145,20 +145,21 @@ impl Router {
             step: context.step_id,
             plugin: job.plugin,
             command: job.command,
-            context: serde_json::from_str(&context.accumulated).unwrap_or_default(),
+            context: untrusted_json::value(&context.accumulated).unwrap_or_default(),
             payload: input_of(&stored),
             matched: None,
             error: None,
         };
-        if thought.plugin != SWITCH {
+        if thought.plugin != SWITCH_PLUGIN {
             self.think_of_input(&place, &mut thought);
             jobs.push(thought);
             return;
         }
         let followed = self.switch(Some(&stored), &place).and_then(|switched| {
-            thought.matched = Some(switched.event.kind == ductile_config::SWITCH_TRUE);
+            thought.matched = Some(switched.event.kind == SWITCH_TRUE);
             let id = JobId::from(String::new());
-            let source = Source { job: &id, plugin: SWITCH, context_id: Some(&context.id), context: Some(&place) };
+            let source =
+                Source { job: &id, plugin: SWITCH_PLUGIN, context_id: Some(&context.id), context: Some(&place) };
             Ok(self.route_switch(&source, &switched.event)?)
         });
         match followed {
@@ -226,6 +227,6 @@ fn condition(pipeline: &Pipeline, event: &Event) -> Check {
 fn input_of(stored: &str) -> Value {
     match Event::of_stored(stored) {
         Some(event) => Value::Object(event.payload),
-        None => serde_json::from_str(stored).unwrap_or_default(),
+        None => untrusted_json::value(stored).unwrap_or_default(),
     }
 }

@@ -80,16 +80,6 @@ pub enum StartKey {
     Request(String),
 }
 
-impl StartKey {
-    fn of_step(&self, step: &str) -> Option<String> {
-        match self {
-            Self::None => None,
-            Self::Event(key) => Some(key.clone()),
-            Self::Request(key) => Some(format!("{key}:{step}")),
-        }
-    }
-}
-
 /// Why a pipeline can not be started so. Nothing was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StartError {
@@ -105,8 +95,7 @@ impl Router {
     /// Jobs that a start by name queues; `None` when there is no such pipeline.
     #[must_use]
     pub fn entry_count(&self, name: &str) -> Option<usize> {
-        let pipelines = &self.plan.pipelines;
-        pipelines.get(name).map(|pipeline| walk::entries(pipelines, pipeline).len())
+        self.plan.pipelines.get(name).map(|pipeline| pipeline.entry_count)
     }
 
     /// The jobs that a start by name queues. Neither the trigger nor its conditions matter.
@@ -134,7 +123,10 @@ impl Router {
         if let Some(mut batch) = Batch::new(self, &event, &payload, maker) {
             for arrival in &reached {
                 let mut successor = batch.step(arrival, &instance.base(None))?;
-                successor.job.dedupe_key = starter.key.of_step(&arrival.node.id);
+                // A key of the event is the batch's to inherit.
+                if let StartKey::Request(key) = &starter.key {
+                    successor.job.dedupe_key = Some(format!("{key}:{}", arrival.node.id));
+                }
                 successors.push(successor);
             }
         }

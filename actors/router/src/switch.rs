@@ -1,6 +1,7 @@
 //! The built-in step that evaluates a condition and passes its event on.
 
 use ductile_config::{NodeKind, SWITCH_FALSE, SWITCH_TRUE, Scope};
+use ductile_model::untrusted_json;
 use ductile_queue::JobContext;
 use serde_json::{Map, Value, json};
 
@@ -41,7 +42,7 @@ impl Router {
             return Err(RouteError::Gone { pipeline: context.pipeline.clone(), step: context.step_id.clone() }.into());
         };
         let mut event = stored.and_then(Event::of_stored).ok_or(SwitchError::NoEvent)?;
-        let accumulated: Value = serde_json::from_str(&context.accumulated).map_err(RouteError::Context)?;
+        let accumulated = untrusted_json::value(&context.accumulated).map_err(RouteError::Context)?;
         let config = switch.config_of.as_deref().and_then(|plugin| self.operator_config(plugin));
         // Lent to the condition, not copied.
         let payload = Value::Object(std::mem::take(&mut event.payload));

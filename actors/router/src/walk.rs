@@ -10,6 +10,9 @@ use crate::instance::Frame;
 pub(crate) struct Arrival<'p> {
     pub(crate) pipeline: &'p Pipeline,
     pub(crate) node: &'p Node,
+    /// What runs it.
+    pub(crate) plugin: &'p str,
+    pub(crate) command: &'p str,
     /// Calls that are open there.
     pub(crate) calls: Vec<Frame>,
 }
@@ -41,10 +44,10 @@ pub(crate) fn enter<'p>(
     calls: &[Frame],
     reached: &mut Vec<Arrival<'p>>,
 ) {
-    let NodeKind::Call(target) = &node.kind else {
-        reached.push(Arrival { pipeline, node, calls: calls.to_vec() });
-        return;
-    };
+    if let Some((plugin, command)) = node.job() {
+        reached.push(Arrival { pipeline, node, plugin, command, calls: calls.to_vec() });
+    }
+    let NodeKind::Call(target) = &node.kind else { return };
     let frame = Frame { pipeline: pipeline.name.to_string(), step: node.id.to_string() };
     let calls: Vec<Frame> = calls.iter().cloned().chain([frame]).collect();
     let target = all.at(*target);

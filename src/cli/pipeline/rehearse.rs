@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use ductile_config::{Purpose, plan};
+use ductile_model::untrusted_json;
 use ductile_router::{Check, Rehearsal, RehearsedJob, Router, Thought};
 use serde_json::{Map, Value, json};
 
@@ -39,7 +40,7 @@ impl Arguments {
 
     fn payload(&self) -> Result<Map<String, Value>, Failure> {
         let Some(body) = &self.body else { return self.fields.iter().map(|field| typed_field(field)).collect() };
-        match serde_json::from_str(body) {
+        match untrusted_json::value(body) {
             Ok(Value::Object(payload)) => Ok(payload),
             Ok(_) => Err(Failure::usage("--body must be a JSON object")),
             Err(error) => Err(Failure::usage(format!("--body: not valid JSON: {error}"))),

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use ductile_config::{ApiToken, ExecutionMode, Pipeline};
-use ductile_model::{JobId, JobStatus, Producer};
-use ductile_queue::{Enqueued, QueueError};
+use ductile_model::{JobId, JobStatus, Producer, untrusted_json};
+use ductile_queue::{Begun, QueueError};
 use ductile_router::{BaggageError, CONTEXT_LIMIT, StartError, StartKey, Starter};
 use futures_util::Stream;
 use serde_json::{Map, Value};
@@ -81,8 +81,8 @@ async fn enqueue(
     repeat: &Repeat,
     token: &ApiToken,
 ) -> Result<Started, ApiError> {
-    let fields: Map<String, Value> = match payload {
-        Some(text) => serde_json::from_str(text).map_err(|_| ApiError::invalid_payload())?,
+    let fields = match payload {
+        Some(text) => untrusted_json::object(text).map_err(|_| ApiError::invalid_payload())?,
         None => Map::new(),
     };
     let key = match repeat {
@@ -96,35 +96,23 @@ async fn enqueue(
     let starter = Starter { submitted_by: Producer::Api, source: "api", key };
     let start = api.router.start(name, fields.clone(), &starter, api.clock.now()).map_err(refusal)?;
     let failed = |error: QueueError| ApiError::queue(FAILED_TO_ENQUEUE, error);
-    let answers = api.queue.start(start).await.map_err(failed)?;
-    let ids: Vec<JobId> = answers.iter().map(id).cloned().collect();
-    let others = if ids.len() > 1 { ids.clone() } else { Vec::new() };
-    let Some(first) = answers.into_iter().next() else { return Err(ApiError::internal(FAILED_TO_ENQUEUE)) };
-    match first {
-        Enqueued::Queued(id) => {
-            Ok(Started { id, status: JobStatus::Queued, is_replay: false, others, noun: Noun::Pipeline })
-        }
-        Enqueued::Duplicate { existing, status, .. } => {
-            if matches!(repeat, Repeat::Idempotent(_)) {
-                compare(api, &existing, &fields).await?;
-            }
-            Ok(Started { id: existing, status, is_replay: true, others, noun: Noun::Pipeline })
-        }
+    let (jobs, is_replay) = match api.queue.start(start).await.map_err(failed)? {
+        Begun::Queued(jobs) => (jobs.into_iter().map(|id| (id, JobStatus::Queued)).collect(), false),
+        Begun::Duplicate(earlier) => (earlier, true),
+    };
+    let others = if jobs.len() > 1 { jobs.iter().map(|(id, _)| id.clone()).collect() } else { Vec::new() };
+    let Some((id, status)) = jobs.into_iter().next() else { return Err(ApiError::internal(FAILED_TO_ENQUEUE)) };
+    if is_replay && matches!(repeat, Repeat::Idempotent(_)) {
+        compare(api, &id, &fields).await?;
     }
-}
-
-fn id(answer: &Enqueued) -> &JobId {
-    match answer {
-        Enqueued::Queued(id) => id,
-        Enqueued::Duplicate { existing, .. } => existing,
-    }
+    Ok(Started { id, status, is_replay, others, noun: Noun::Pipeline })
 }
 
 /// The same key must come with the same payload. One that is no longer stored can not be told from this one.
 async fn compare(api: &Api, existing: &JobId, fields: &Map<String, Value>) -> Result<(), ApiError> {
     let earlier = api.queue.job(existing).await.map_err(|error| ApiError::queue(FAILED_TO_ENQUEUE, error))?;
     let Some(stored) = earlier.and_then(|job| job.payload) else { return Ok(()) };
-    let stored: Value = serde_json::from_str(&stored).unwrap_or_default();
+    let stored = untrusted_json::value(&stored).unwrap_or_default();
     // A step that takes an event has it stored as a whole; others have its payload.
     let is_event = stored.get("event_id").is_some() && stored.get("type").is_some();
     let payload = if is_event { stored.get("payload").unwrap_or(&Value::Null) } else { &stored };

@@ -4,11 +4,10 @@
 use std::time::{Duration, Instant};
 
 use ductile_config::ApiToken;
-use ductile_model::{JobId, JobStatus};
+use ductile_model::{JobId, JobStatus, untrusted_json};
 use ductile_queue::{Enqueued, NewJob, QueueError, TreeNode, TreeWait};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -136,7 +135,7 @@ pub(super) async fn enqueue(api: &Api, job: NewJob, repeat: &Repeat) -> Result<S
 
 /// Whether two texts mean the same, whatever their blanks and the order of their keys.
 fn is_same_json(a: &str, b: &str) -> bool {
-    let value = |text| serde_json::from_str::<Value>(text).ok();
+    let value = |text| untrusted_json::value(text).ok();
     a == b || value(a).is_some_and(|a| value(b) == Some(a))
 }
 

@@ -140,6 +140,7 @@ fn new_job(
         dedupe_key: repeat.dedupe_key(token, &plugin.name, &command.name),
         dedupe_ttl: None,
         parent_job_id: None,
+        event_id: None,
         source_event_id: None,
         event_context_id: None,
         direct: true,

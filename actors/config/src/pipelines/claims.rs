@@ -108,6 +108,18 @@ impl Claims {
         }
         Ok(claimed)
     }
+
+    /// The part of a path into the collected object that the configuration names. What follows are keys of a payload.
+    #[must_use]
+    pub fn written<'p>(&self, path: &'p str) -> &'p str {
+        let targets = || self.bulk.iter().chain(&self.mappings).map(|claim| &*claim.target.0);
+        let below = |whole: &str, part: &str| whole.strip_prefix(part).is_some_and(|rest| rest.starts_with('.'));
+        if targets().any(|target| target == path || below(target, path)) {
+            return path;
+        }
+        let longest = targets().filter(|target| below(path, target)).map(str::len).max();
+        &path[..longest.unwrap_or(0)]
+    }
 }
 
 /// A mapping as it was found.
@@ -283,6 +295,24 @@ mod tests {
         assert_eq!(collect(yaml, &payload).unwrap(), expected);
         let order: Vec<_> = collect(yaml, &payload).unwrap().as_object().unwrap().keys().cloned().collect();
         assert_eq!(order, ["page", "all", "none", "web"], "the bulk first, then by target");
+    }
+
+    #[test]
+    fn a_path_is_named_as_far_as_it_is_written() {
+        let yaml = "{web.url: payload.url, from: payload.meta, namespace: page, page.title: payload.url}";
+        let claims = Claims::parse(&node(yaml), "baggage").unwrap();
+        for (path, written) in [
+            ("web.url", "web.url"),
+            ("web.url.key.of.a.payload", "web.url"),
+            ("web", "web"),
+            ("page.key", "page"),
+            ("page.titles", "page"),
+            ("page.title", "page.title"),
+            ("page.title.x", "page.title"),
+            ("website", ""),
+        ] {
+            assert_eq!(claims.written(path), written);
+        }
     }
 
     #[test]

@@ -36,11 +36,13 @@ pub(super) fn check_calls(authored: &[Authored<'_>], findings: &mut Findings<'_>
     found.finished
 }
 
-/// Makes the tables of definitions that are right. `order` has a pipeline after those that it calls.
+/// Makes the tables of definitions that are right. `order` has a pipeline after those that it calls, `jobs`
+/// is what each one begins with.
 pub(super) fn build(
     input: &Input<'_>,
     authored: Vec<Authored<'_>>,
     order: &[usize],
+    jobs: &[usize],
     legacy: LegacyRoutes,
 ) -> Pipelines {
     let indexes = by_name(&authored);
@@ -54,7 +56,7 @@ pub(super) fn build(
         let Some(source) = sources[*position].take() else { continue };
         let place = index(*position);
         let definition = definitions.get_mut(source.position).map(Value::take).unwrap_or_default();
-        let (draft, body) = draft(source, definition, &index, &bodies);
+        let (draft, body) = draft(source, definition, jobs[*position], &index, &bodies);
         bodies[place.get()] = body;
         drafts[place.get()] = Some(draft);
     }
@@ -92,6 +94,7 @@ struct Draft {
     timeout: std::time::Duration,
     max_depth: u32,
     fingerprint: String,
+    entry_count: usize,
     shape: Shape,
     definition: Value,
 }
@@ -99,6 +102,7 @@ struct Draft {
 fn draft(
     source: Authored<'_>,
     definition: Value,
+    entry_count: usize,
     index: &dyn Fn(usize) -> PipelineIx,
     bodies: &[Body],
 ) -> (Draft, Body) {
@@ -122,7 +126,20 @@ fn draft(
     let fingerprint = format!("blake3:{fingerprint}");
     let condition = gate.map(|gate| gate.condition);
     let definition = in_order(definition);
-    (Draft { name, trigger, from_plugin, condition, mode, timeout, max_depth, fingerprint, shape, definition }, body)
+    let draft = Draft {
+        name,
+        trigger,
+        from_plugin,
+        condition,
+        mode,
+        timeout,
+        max_depth,
+        fingerprint,
+        entry_count,
+        shape,
+        definition,
+    };
+    (draft, body)
 }
 
 impl Draft {
@@ -138,6 +155,7 @@ impl Draft {
             timeout: self.timeout,
             max_depth: self.max_depth,
             fingerprint: self.fingerprint,
+            entry_count: self.entry_count,
             nodes: self.shape.nodes,
             by_id,
             entries: self.shape.entries,

@@ -168,6 +168,8 @@ pub struct Pipeline {
     pub max_depth: u32,
     /// `blake3:<hex>`; differs whenever behaviour can differ, and only then.
     pub fingerprint: String,
+    /// Jobs that a start makes; calls count what they begin with.
+    pub entry_count: usize,
     /// In reading order: edges lead from lower to higher indexes.
     pub(super) nodes: Vec<Node>,
     pub(super) by_id: HashMap<Arc<str>, NodeIx>,
@@ -276,7 +278,7 @@ pub struct Uses {
 pub struct Switch {
     /// What has to hold.
     pub condition: Condition,
-    /// Plugin whose operator configuration is `config.*`.
+    /// Plugin whose operator configuration is `config.*`, if the condition reads any of it.
     pub config_of: Option<Arc<str>>,
 }
 

@@ -131,6 +131,11 @@ impl Condition {
     pub fn holds(&self, scope: &Scope<'_>) -> Result<bool, EvaluationError> {
         self.root.holds(scope)
     }
+
+    /// Whether any part of it looks at `config.*`.
+    pub(crate) fn reads_config(&self) -> bool {
+        self.root.reads(Root::Config)
+    }
 }
 
 impl Predicate {
@@ -141,6 +146,14 @@ impl Predicate {
             Self::All(parts) => first(parts, scope, false),
             Self::Any(parts) => first(parts, scope, true),
             Self::Not(part) => part.holds(scope).map(|holds| !holds),
+        }
+    }
+
+    fn reads(&self, root: Root) -> bool {
+        match self {
+            Self::Atom(atom) => atom.path.root() == root,
+            Self::All(parts) | Self::Any(parts) => parts.iter().any(|part| part.reads(root)),
+            Self::Not(part) => part.reads(root),
         }
     }
 }

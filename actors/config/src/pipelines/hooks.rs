@@ -1,9 +1,9 @@
 //! Hooks that start each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::Input;
-use super::compiled::{NodeIx, NodeKind, Pipeline, Pipelines, Signal};
+use super::compiled::{NodeKind, PipelineIx, Pipelines, Signal};
 use super::findings::Findings;
 use super::graph::{circle, walk};
 
@@ -35,28 +35,27 @@ pub(super) fn warn_of_cycles(pipelines: &Pipelines, input: &Input<'_>, findings:
     }
 }
 
-/// Plugins of the entry jobs of all hook pipelines that match.
+/// Plugins of the entry jobs of all hook pipelines that match. A switch tells nobody about its end, so the step behind
+/// it does not count.
 fn started_by_end_of<'p>(plugin: &str, pipelines: &'p Pipelines) -> Vec<&'p str> {
     let mut found = Vec::new();
-    for entry in Signal::ALL.iter().flat_map(|signal| pipelines.hooked_on(*signal)) {
-        let pipeline = pipelines.at(entry.pipeline);
-        if pipeline.from_plugin.as_deref().is_none_or(|only| only == plugin) {
-            entry_plugins(pipeline, entry.node, pipelines, &mut found);
+    let mut seen: HashSet<PipelineIx> = HashSet::new();
+    let hooked = Signal::ALL.iter().flat_map(|signal| pipelines.hooked_on(*signal)).map(|entry| entry.pipeline);
+    let matches = |index: &PipelineIx| pipelines.at(*index).from_plugin.as_deref().is_none_or(|only| only == plugin);
+    let mut open: Vec<PipelineIx> = hooked.filter(matches).collect();
+    while let Some(index) = open.pop() {
+        if !seen.insert(index) {
+            continue;
+        }
+        let pipeline = pipelines.at(index);
+        for entry in pipeline.entries() {
+            match &pipeline.node_at(*entry).kind {
+                NodeKind::Uses(uses) => found.push(&*uses.plugin),
+                // However often it is called, it is looked at once.
+                NodeKind::Call(target) => open.push(*target),
+                NodeKind::Relay(_) | NodeKind::Switch(_) => {}
+            }
         }
     }
     found
-}
-
-/// A switch tells nobody about its end, so the step behind it does not count.
-fn entry_plugins<'p>(pipeline: &'p Pipeline, node: NodeIx, pipelines: &'p Pipelines, found: &mut Vec<&'p str>) {
-    match &pipeline.node_at(node).kind {
-        NodeKind::Uses(uses) => found.push(&uses.plugin),
-        NodeKind::Call(target) => {
-            let called = pipelines.at(*target);
-            for entry in called.entries() {
-                entry_plugins(called, *entry, pipelines, found);
-            }
-        }
-        NodeKind::Relay(_) | NodeKind::Switch(_) => {}
-    }
 }

@@ -12,6 +12,7 @@ mod decimal;
 mod draft;
 mod dsl;
 mod equal;
+mod fanout;
 mod fault;
 mod findings;
 mod fingerprint;
@@ -87,9 +88,10 @@ pub(crate) fn compile(input: &Input<'_>) -> Compiled {
     let authored = dsl::read(input, &mut findings);
     let legacy = legacy::read(input, &mut findings);
     let order = compile::check_calls(&authored, &mut findings);
+    let jobs = fanout::check(input, &authored, &order, &mut findings);
     let mut compiled = Compiled::default();
     if !findings.has_errors() {
-        let pipelines = compile::build(input, authored, &order, legacy);
+        let pipelines = compile::build(input, authored, &order, &jobs, legacy);
         hooks::warn_of_cycles(&pipelines, input, &mut findings);
         compiled.pipelines = Arc::new(pipelines);
     }

@@ -92,11 +92,13 @@ impl Builder<'_> {
     }
 
     fn switch(&mut self, id: &str, gate: Gate<'_>, kind: &StepKind<'_>) -> NodeIx {
-        let config_of = match kind {
-            StepKind::Uses(uses) => Some(Arc::clone(&uses.plugin)),
+        let plugin = match kind {
+            StepKind::Uses(uses) => Some(&uses.plugin),
             StepKind::Call(_) | StepKind::Relay(_) | StepKind::Group(..) => None,
         };
-        let said = Form::new("switch").condition(Some(gate.source)).maybe(config_of.as_deref()).finish();
+        let said = Form::new("switch").condition(Some(gate.source)).maybe(plugin.map(|plugin| &**plugin)).finish();
+        // A configuration that nobody reads is not handed over: it would be parsed for every event.
+        let config_of = plugin.filter(|_| gate.condition.reads_config()).cloned();
         self.add(id.into(), NodeKind::Switch(Switch { condition: gate.condition, config_of }), Claims::default(), said)
     }
 

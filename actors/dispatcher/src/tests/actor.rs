@@ -150,6 +150,7 @@ impl Gateway {
             dedupe_key: None,
             dedupe_ttl: None,
             parent_job_id: None,
+            event_id: None,
             source_event_id: None,
             event_context_id: None,
             direct: true,

@@ -81,6 +81,7 @@ async fn equal_keys_and_targets_never_run_together_and_different_targets_do() {
         site.enqueue(NewJob {
             submitted_by: Producer::Route,
             parent_job_id: Some(parent.clone()),
+            event_id: Some("e".into()),
             source_event_id: Some(event.into()),
             ..keyed(plugin, "k")
         })

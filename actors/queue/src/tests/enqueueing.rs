@@ -160,6 +160,7 @@ async fn a_redelivered_event_makes_no_second_job_and_siblings_of_one_event_are_n
     let routed = |event: &str| NewJob {
         submitted_by: Producer::Route,
         parent_job_id: Some(parent.clone()),
+        event_id: event.split('/').next().map(str::to_owned),
         source_event_id: Some(event.to_owned()),
         ..keyed("echo", "k")
     };

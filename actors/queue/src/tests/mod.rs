@@ -16,6 +16,7 @@ mod migrating_old;
 mod model;
 mod reading;
 mod retrying;
+mod routing;
 pub(crate) mod statements;
 mod waiting;
 mod windows;
@@ -207,6 +208,7 @@ fn job(plugin: &str) -> NewJob {
         dedupe_key: None,
         dedupe_ttl: None,
         parent_job_id: None,
+        event_id: None,
         source_event_id: None,
         event_context_id: None,
         direct: true,

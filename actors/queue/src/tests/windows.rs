@@ -75,6 +75,7 @@ fn new_job(identity: &Identity) -> NewJob {
         dedupe_key: identity.key.map(|key| format!(" k{key} ")),
         submitted_by: if identity.event.is_some() { Producer::Route } else { Producer::Api },
         parent_job_id: identity.event.map(|(parent, _)| JobId::from(format!("parent-{parent}"))),
+        event_id: identity.event.and_then(|(_, event)| event.split('/').next()).map(str::to_owned),
         source_event_id: identity.event.map(|(_, event)| event.to_owned()),
         ..job(&format!("p{}", identity.plugin))
     }

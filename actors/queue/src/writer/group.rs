@@ -2,7 +2,6 @@
 //! due after it.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -280,7 +279,7 @@ impl Writer {
         warn!(jobs = lost.len(), "claimed jobs go back to the queue: nobody takes them any more");
         self.claimer = None;
         for job in lost {
-            let prepared = PreparedOutcome::new(Arc::new(interrupted(job, self.clock.now())));
+            let prepared = PreparedOutcome::new(interrupted(job, self.clock.now()));
             let work = move |scope: &Scope<'_>| finalise(scope, &prepared);
             let shared = self.shared.clone();
             let reply = move |stored: Result<_, QueueError>| {

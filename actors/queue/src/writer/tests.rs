@@ -209,7 +209,7 @@ impl Bench {
                 }
                 Op::Finish { which, how } if !self.processes.is_empty() => {
                     let job = self.processes.remove(which.index(self.processes.len()));
-                    let outcome = PreparedOutcome::new(Arc::new(self.end_of(&job, how)));
+                    let outcome = PreparedOutcome::new(self.end_of(&job, how));
                     operation(move |scope| finalise(scope, &outcome).map(drop))
                 }
                 Op::Cancel { which } => {
@@ -335,6 +335,7 @@ fn new_job(plugin: u8, key: Option<u8>) -> NewJob {
         dedupe_key: key.map(|key| format!("k{key}")),
         dedupe_ttl: Some(Duration::ZERO),
         parent_job_id: None,
+        event_id: None,
         source_event_id: None,
         event_context_id: None,
         direct: false,

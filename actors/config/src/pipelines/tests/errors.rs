@@ -281,3 +281,48 @@ fn hooks_that_start_each_other_are_worth_a_warning() {
         "pipelines: [{name: h, on-hook: job.completed, steps: [{uses: a, if: {path: payload.x, op: exists}}]}]\n";
     assert!(cycles(&world(true), gated).is_empty(), "a switch tells nobody about its end");
 }
+
+/// Pipelines of which each calls the one before it twice, side by side.
+fn doubling(last: usize, first_step: &str, trigger: &str) -> String {
+    let first = format!("pipelines:\n  - {{name: p0, {trigger}, steps: [{first_step}]}}\n");
+    (1..=last).fold(first, |text, n| {
+        let call = format!("{{call: p{}}}", n - 1);
+        text + &format!("  - {{name: p{n}, {trigger}, steps: [{{split: [{call}, {call}]}}]}}\n")
+    })
+}
+
+#[test]
+fn calls_that_multiply_without_limit_are_refused_and_not_tried() {
+    let world = World::new(&[]).plugin("a", &["handle"], json!({"enabled": true, "notify_on_complete": true}));
+    for trigger in ["on: e", "on-hook: job.failed"] {
+        let fits = world.compile(&doubling(9, "{uses: a}", trigger)).pipelines;
+        assert_eq!(fits.get("p9").unwrap().entry_count, 512);
+        assert_eq!(
+            world.errors(&doubling(200, "{uses: a}", trigger)),
+            [
+                "/c/config.yaml:12: pipelines[10].steps[0]: pipeline \"p10\": one event would make 1024 jobs at once here, \
+              more than 1000: use fewer branches, or calls of pipelines that begin with fewer steps"
+            ]
+        );
+    }
+}
+
+#[test]
+fn jobs_that_one_event_makes_are_counted_behind_conditions_and_steps_too() {
+    let world = World::new(&["a"]);
+    let gate = "if: {path: payload.x, op: exists}";
+    let gated = format!("{{uses: a, {gate}}}");
+    assert_eq!(world.pipelines(&doubling(3, &gated, "on: e")).get("p3").unwrap().entry_count, 8);
+    let wide = format!("[{}]", vec!["{uses: a}"; 1001].join(", "));
+    for steps in [
+        format!("[{{split: {wide}, {gate}}}]"),
+        format!("[{{uses: a}}, {{split: {wide}}}]"),
+        format!("[{{steps: [{{uses: a}}, {{split: {wide}}}]}}]"),
+    ] {
+        let errors = world.errors(&format!("pipelines: [{{name: p, on: e, steps: {steps}}}]\n"));
+        assert!(errors.len() == 1 && errors[0].contains("would make 1001 jobs at once"), "{errors:?}");
+    }
+    let fits = format!("[{{split: [{}]}}, {{split: [{{uses: a}}, {{uses: a}}]}}]", vec!["{uses: a}"; 1000].join(", "));
+    let fits = world.pipelines(&format!("pipelines: [{{name: p, on: e, steps: {fits}}}]\n"));
+    assert_eq!(fits.get("p").unwrap().entry_count, 1000);
+}

@@ -69,12 +69,26 @@ fn the_worked_example_compiles_to_the_documented_routes() {
     );
     assert!(article.routes(&all).iter().all(|route| route.source.depth_lt == Some(4)));
     assert_eq!(article.max_depth, 4);
-    let Some(NodeKind::Switch(switch)) = article.node("sum__switch").map(|node| &node.kind) else { panic!() };
-    assert_eq!(switch.config_of.as_deref(), Some("summarizer"));
     assert!(article.node("nothing").is_none());
     assert!(!article.node("fetch").unwrap().claims.is_empty() && article.node("keep").unwrap().claims.is_empty());
     assert_eq!(article.definition()["steps"][1]["with"], json!({"style": "short"}));
     assert_eq!(article.ends().collect::<Vec<_>>(), ["tell", "keep"]);
+}
+
+#[test]
+fn a_switch_is_given_the_configuration_only_if_its_condition_reads_it() {
+    let config_of = |condition: &str| {
+        let text = format!("pipelines: [{{name: p, on: a, steps: [{{id: s, uses: summarizer, if: {condition}}}]}}]");
+        let all = World::new(&PLUGINS).pipelines(&text);
+        let node = all.get("p").unwrap().node("s__switch").unwrap();
+        let NodeKind::Switch(switch) = &node.kind else { panic!("{condition}") };
+        switch.config_of.as_deref().map(str::to_owned)
+    };
+    let (payload, config) = ("{path: payload.config, op: exists}", "{path: config.style, op: exists}");
+    assert_eq!(config_of(payload), None);
+    assert_eq!(config_of(&format!("{{any: [{payload}, {payload}]}}")), None);
+    assert_eq!(config_of(config).as_deref(), Some("summarizer"));
+    assert_eq!(config_of(&format!("{{all: [{payload}, {{not: {config}}}]}}")).as_deref(), Some("summarizer"));
 }
 
 #[test]

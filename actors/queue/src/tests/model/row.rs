@@ -145,7 +145,8 @@ fn is_sibling(row: &Row, new: &NewJob) -> bool {
     let first = |event: &str| event.split('/').next().unwrap().to_owned();
     new.submitted_by == Producer::Route
         && new.parent_job_id.as_ref().is_some_and(|parent| row.parent.as_deref() == Some(parent.as_str()))
-        && new.source_event_id.as_deref().map(first).is_some_and(|event| row.event.as_deref().map(first) == Some(event))
+        && new.event_id.is_some()
+        && row.event.as_deref().map(first) == new.event_id
 }
 
 /// Whether the housekeeping lets go of a row.
