@@ -5,6 +5,7 @@
 use serde_json::Value;
 
 use super::condition::ConditionPlace;
+use super::world::World;
 use super::{Claims, Condition, Scope, Template};
 use crate::yaml;
 
@@ -16,6 +17,18 @@ fn split(input: &[u8]) -> (&[u8], Option<Value>) {
 
 fn scope(payload: Option<&Value>) -> Scope<'_> {
     Scope { payload, context: payload, config: payload }
+}
+
+/// Compiles a whole file against the plugins `a`, `b` and `c`, and lists the routes of what comes out.
+pub fn pipelines(input: &[u8]) -> bool {
+    let Ok(node) = yaml::parse(input, 0) else { return false };
+    let compiled = World::new(&["a", "b", "c"]).compile_node(&node);
+    assert!(compiled.errors.is_empty() || compiled.pipelines.is_empty(), "all of them, or none");
+    for pipeline in compiled.pipelines.iter() {
+        let routes = pipeline.routes(&compiled.pipelines);
+        assert!(!pipeline.nodes().is_empty() && !routes.is_empty(), "a pipeline leads somewhere");
+    }
+    compiled.errors.is_empty()
 }
 
 /// Reads a condition in each place it may stand in, and evaluates it.

@@ -33,6 +33,8 @@ mod template;
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(any(test, fuzzing))]
+mod world;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -132,12 +132,44 @@ fn condition() -> impl Strategy<Value = String> {
     })
 }
 
+/// A file with everything that pipelines can have, in ASCII.
+const FILE: &str = "
+pipelines:
+  - {name: one, on: x, from_plugin: a, max_depth: 3, timeout: 5s, execution_mode: synchronous, steps: [{id: s, uses: a,
+     if: {all: [{path: payload.n, op: gte, value: 2}]}, with: {m: '{payload.n}'}, baggage: {k.n: payload.n}}, {call: two}]}
+  - {name: two, on: y, if: {path: payload.n, op: exists}, steps: [{split: [{uses: b}, {steps: [{uses: c}, {uses: a.poll}]}]}]}
+  - {name: three, on-hook: job.failed, steps: [{uses: c}]}
+routes: [{from: a, event_type: z, to: b}]
+";
+
+const TOKENS: [&str; 16] = [
+    "",
+    "{",
+    "}",
+    "[",
+    "]",
+    ": ",
+    ", ",
+    "\n",
+    "- ",
+    "~",
+    "one",
+    "two",
+    "s",
+    "call: one",
+    "uses: c",
+    "999999999999999999999",
+];
+
 #[test]
 fn the_fuzz_entries_read_what_they_are_given() {
     assert!(fuzzing::condition(b"{path: payload.a, op: eq, value: 30}\0{\"a\": 30.0}"));
     assert!(!fuzzing::condition(b"{path: payload.a, op: eq}\0{}"));
     assert!(fuzzing::template(b"a {payload.a}\0{\"a\": 1}") && !fuzzing::template(b"{\0"));
     assert!(fuzzing::claims(b"{a.b: payload.a}\0{\"a\": 1}") && !fuzzing::claims(b"a: [\0"));
+    assert!(fuzzing::pipelines(b"pipelines: [{name: p, on: x, steps: [{uses: a}, {split: [{uses: b}, {uses: c}]}]}]"));
+    assert!(fuzzing::pipelines(FILE.as_bytes()));
+    assert!(!fuzzing::pipelines(b"pipelines: [{name: p, on: x, steps: [{uses: d}]}]"));
 }
 
 proptest! {
@@ -148,6 +180,7 @@ proptest! {
         fuzzing::condition(&input);
         fuzzing::template(&input);
         fuzzing::claims(&input);
+        fuzzing::pipelines(&input);
     }
 
     #[test]
@@ -156,6 +189,19 @@ proptest! {
         fuzzing::condition(input.as_bytes());
         fuzzing::template(input.as_bytes());
         fuzzing::claims(input.as_bytes());
+    }
+
+    #[test]
+    fn no_nearly_right_file_breaks_the_compiler(
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), 0_usize..12, prop::sample::select(TOKENS.to_vec())), 1..6),
+    ) {
+        let mut text = FILE.to_owned();
+        for (at, cut, token) in edits {
+            let at = at.index(text.len());
+            let end = text.len().min(at + cut);
+            text.replace_range(at..end, token);
+        }
+        fuzzing::pipelines(text.as_bytes());
     }
 
     #[test]
