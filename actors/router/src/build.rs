@@ -40,10 +40,8 @@ pub(crate) struct Maker<'a> {
 pub(crate) struct Batch<'a> {
     router: &'a Router,
     event: &'a Event,
-    /// The payload of all its jobs, an object.
+    /// The payload of all its jobs.
     payload: &'a Value,
-    /// The same as a map.
-    fields: &'a Map<String, Value>,
     maker: Maker<'a>,
     targets: HashSet<(String, String)>,
     ids: HashSet<String>,
@@ -53,10 +51,8 @@ pub(crate) struct Batch<'a> {
 pub(crate) struct Draft(Successor);
 
 impl<'a> Batch<'a> {
-    /// `None` when the payload is no object.
-    pub(crate) fn new(router: &'a Router, event: &'a Event, payload: &'a Value, maker: Maker<'a>) -> Option<Self> {
-        let fields = payload.as_object()?;
-        Some(Self { router, event, payload, fields, maker, targets: HashSet::new(), ids: HashSet::new() })
+    pub(crate) fn new(router: &'a Router, event: &'a Event, payload: &'a Value, maker: Maker<'a>) -> Self {
+        Self { router, event, payload, maker, targets: HashSet::new(), ids: HashSet::new() }
     }
 
     /// The job of a step, with its context.
@@ -119,7 +115,7 @@ impl<'a> Batch<'a> {
         let job = NewJob {
             plugin: plugin.to_owned(),
             command: command.to_owned(),
-            payload: Some(self.event.stored(self.fields, command)),
+            payload: Some(self.event.stored(self.payload, command)),
             submitted_by: self.maker.submitted_by.clone(),
             max_attempts: self.router.attempts(plugin),
             dedupe_key: if is_built_in { None } else { self.event.dedupe_key.clone() },

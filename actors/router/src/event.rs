@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use ductile_config::DEFAULT_COMMAND as HANDLE;
 use ductile_model::{format_wire, new_id, untrusted_json};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 /// The event of a step that emits none.
@@ -153,19 +154,32 @@ impl Event {
     }
 
     /// What is stored as the input of a job: the whole event for `handle`, else its payload.
-    pub(crate) fn stored(&self, payload: &Map<String, Value>, command: &str) -> String {
+    pub(crate) fn stored(&self, payload: &Value, command: &str) -> String {
         if command != HANDLE {
-            return Value::Object(payload.clone()).to_string();
+            return payload.to_string();
         }
-        let mut envelope = Map::new();
-        envelope.insert("type".to_owned(), self.kind.as_str().into());
-        envelope.insert("payload".to_owned(), Value::Object(payload.clone()));
-        if let Some(key) = &self.dedupe_key {
-            envelope.insert("dedupe_key".to_owned(), key.as_str().into());
-        }
-        envelope.insert("source".to_owned(), self.source.as_str().into());
-        envelope.insert("timestamp".to_owned(), self.timestamp.as_str().into());
-        envelope.insert("event_id".to_owned(), self.event_id.as_str().into());
-        Value::Object(envelope).to_string()
+        let envelope = Envelope {
+            kind: &self.kind,
+            payload,
+            dedupe_key: self.dedupe_key.as_deref(),
+            source: &self.source,
+            timestamp: &self.timestamp,
+            event_id: &self.event_id,
+        };
+        // Texts and a value: there is nothing in it that can not be written.
+        serde_json::to_string(&envelope).unwrap_or_default()
     }
+}
+
+/// An event as it is stored and as plugins get it.
+#[derive(Serialize)]
+struct Envelope<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    payload: &'a Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dedupe_key: Option<&'a str>,
+    source: &'a str,
+    timestamp: &'a str,
+    event_id: &'a str,
 }

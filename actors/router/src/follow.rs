@@ -58,7 +58,7 @@ impl<'r> Follow<'r> {
             let payload = Value::Object(self.payload(&event));
             // As it was emitted: lent to the conditions of triggers.
             let emitted = Value::Object(std::mem::take(&mut event.payload));
-            let Some(mut batch) = self.batch(&event, &payload) else { return Ok(()) };
+            let mut batch = self.batch(&event, &payload);
             self.transitions(&reached, &mut batch)?;
             if !event.is_own() {
                 self.triggers(&event, &emitted, &mut batch);
@@ -78,10 +78,7 @@ impl<'r> Follow<'r> {
             return Ok(());
         }
         let payload = Value::Object(self.payload(event));
-        match self.batch(event, &payload) {
-            Some(mut batch) => self.transitions(&reached, &mut batch),
-            None => Ok(()),
-        }
+        self.transitions(&reached, &mut self.batch(event, &payload))
     }
 
     /// The steps that an event reaches in the job's own pipeline.
@@ -110,7 +107,7 @@ impl<'r> Follow<'r> {
         }
     }
 
-    fn batch<'b>(&self, event: &'b Event, payload: &'b Value) -> Option<Batch<'b>>
+    fn batch<'b>(&self, event: &'b Event, payload: &'b Value) -> Batch<'b>
     where
         'r: 'b,
     {

@@ -115,7 +115,7 @@ impl PlanHooks {
         let maker = Maker { submitted_by: Producer::Hook, parent_job: Some(ended.job) };
         // Each instance has an event of its own, so that two hooks of one plugin are not taken for one.
         let event = Event { event_id: ductile_model::new_id(), ..event.clone() };
-        let Some(mut batch) = Batch::new(&self.router, &event, payload, maker) else { return Ok(Vec::new()) };
+        let mut batch = Batch::new(&self.router, &event, payload, maker);
         let reached = walk::entries(&self.router.plan.pipelines, pipeline);
         reached.iter().map(|arrival| batch.step(arrival, &instance.base(None))).collect()
     }

@@ -120,7 +120,7 @@ impl Router {
         let payload = Value::Object(payload);
         let instance = Instance::begin(pipeline, 1);
         let maker = Maker { submitted_by: Producer::Route, parent_job: None };
-        let Some(mut batch) = Batch::new(self, event, &payload, maker) else { return (Vec::new(), None) };
+        let mut batch = Batch::new(self, event, &payload, maker);
         let mut jobs = Vec::new();
         for arrival in walk::entries(&self.plan.pipelines, pipeline) {
             match batch.step(&arrival, &instance.base(None)) {

@@ -115,20 +115,19 @@ impl Router {
         if let StartKey::Event(key) = &starter.key {
             event.dedupe_key = Some(key.clone());
         }
-        let payload = Value::Object(event.payload.clone());
+        let payload = Value::Object(std::mem::take(&mut event.payload));
         let instance = Instance::begin(pipeline, 1);
         let reached = walk::entries(pipelines, pipeline);
         let maker = Maker { submitted_by: starter.submitted_by.clone(), parent_job: None };
         let mut successors = Vec::new();
-        if let Some(mut batch) = Batch::new(self, &event, &payload, maker) {
-            for arrival in &reached {
-                let mut successor = batch.step(arrival, &instance.base(None))?;
-                // A key of the event is the batch's to inherit.
-                if let StartKey::Request(key) = &starter.key {
-                    successor.job.dedupe_key = Some(format!("{key}:{}", arrival.node.id));
-                }
-                successors.push(successor);
+        let mut batch = Batch::new(self, &event, &payload, maker);
+        for arrival in &reached {
+            let mut successor = batch.step(arrival, &instance.base(None))?;
+            // A key of the event is the batch's to inherit.
+            if let StartKey::Request(key) = &starter.key {
+                successor.job.dedupe_key = Some(format!("{key}:{}", arrival.node.id));
             }
+            successors.push(successor);
         }
         Ok(PipelineStart { pipeline: name.to_owned(), submitted_by: starter.submitted_by.clone(), successors })
     }
