@@ -49,7 +49,7 @@ pub(super) fn jobs(site: &Site) -> Vec<String> {
     rows.map(|row| row.expect("a row")).collect()
 }
 
-fn context_of(site: &Site, step: &str) -> Value {
+pub(super) fn context_of(site: &Site, step: &str) -> Value {
     let text: String = site.query(&format!("SELECT accumulated_json FROM event_context WHERE step_id = '{step}'"));
     serde_json::from_str(&text).expect("an object")
 }
@@ -323,35 +323,6 @@ pipelines:
 }
 
 #[test]
-fn a_pipeline_that_feeds_itself_is_stopped_and_one_without_a_cap_is_not() {
-    let again = json!([{"type": "again", "payload": {}}]);
-    let own = |depth: &str| {
-        let site = Site::new().plugin("loop", &emitting("more", &again));
-        let extra =
-            format!("\npipelines:\n  - name: self\n    on: again\n    {depth}\n    steps:\n      - uses: loop\n");
-        site.extra(&extra)
-    };
-    let site = own("");
-    let mut gateway = site.start();
-    gateway.trigger("loop", "poll");
-    let line = gateway.wait_for_log("the guard", |line| line["hop_count"] == 21);
-    assert_eq!((&line["level"], &line["pipeline"]), (&json!("ERROR"), &json!("self")));
-    settle(&site, &gateway);
-    assert_eq!(site.query::<i64>("SELECT count(*) FROM job_queue"), 21, "the first and twenty starts");
-    assert_eq!(site.column("SELECT DISTINCT status FROM job_queue"), ["succeeded"]);
-    drop(gateway);
-
-    let site = own("max_depth: 0");
-    let gateway = site.start();
-    gateway.trigger("loop", "poll");
-    eventually(|| match site.query::<i64>("SELECT count(*) FROM job_queue") {
-        n if n > 25 => Ok(()),
-        n => Err(format!("{n} jobs")),
-    })
-    .unwrap_or_else(|last| panic!("{last}\n{}", gateway.said()));
-}
-
-#[test]
 fn a_claim_that_would_change_what_is_inherited_fails_the_job_before_it() {
     let site = Site::new()
         .plugin("a", &emitting("a", &json!([{"type": "x", "payload": {"v": 2}}])))
@@ -447,77 +418,6 @@ pipelines:
             .expect("a row"),
         Sql::Null
     );
-}
-
-#[test]
-fn hooks_run_when_a_job_has_ended_for_good_and_for_nothing_else() {
-    let fails = "read line; echo '{\"status\":\"error\",\"error\":\"no luck\"}'";
-    let fakes = emitting("f", &json!([{"type": "job.completed", "payload": {}}]));
-    let notify = "notify_on_complete: true\nretry: {max_attempts: 2, backoff_base: 10ms}";
-    let site = Site::new()
-        .plugin_with("bad", fails, "", notify)
-        .plugin_with("good", &quiet("fine"), "", "notify_on_complete: true")
-        .plugin("faker", &fakes)
-        .plugin("one", &quiet("one"))
-        .plugin("two", &quiet("two"))
-        .extra(
-            "
-pipelines:
-  - name: alarm
-    on-hook: job.failed
-    steps:
-      - {id: a, uses: one, if: {path: payload.plugin, op: eq, value: bad}}
-      - {id: b, uses: two}
-  - {name: done, on-hook: job.completed, steps: [{uses: one}]}
-  - {name: ended, on-hook: job.finished, from_plugin: good, steps: [{uses: two}]}
-",
-        );
-    let gateway = site.start();
-    let bad = gateway.trigger("bad", "poll");
-    settle(&site, &gateway);
-    assert_eq!(
-        jobs(&site),
-        [
-            "bad/- failed - -",
-            "core.switch/a__switch succeeded 1 bad",
-            "one/a succeeded 2 core.switch",
-            "two/b succeeded 3 one",
-        ]
-    );
-    let payload = &seen(&site, "one")[0]["event"]["payload"];
-    for (key, value) in [
-        ("job_id", json!(bad)),
-        ("status", json!("failed")),
-        ("attempt", json!(2)),
-        ("max_attempts", json!(2)),
-        ("error", json!("no luck")),
-        ("reason", json!("plugin_error")),
-        ("message", json!("Job failed [bad]: no luck")),
-        ("text", json!("Job failed [bad]: no luck")),
-    ] {
-        assert_eq!(payload[key], value, "{key} of {payload}");
-    }
-    assert_eq!(site.query::<String>("SELECT submitted_by FROM job_queue WHERE plugin = 'core.switch'"), "hook");
-
-    gateway.trigger("good", "poll");
-    gateway.trigger("faker", "poll");
-    settle(&site, &gateway);
-    assert_eq!(seen(&site, "one").len(), 2, "one more, for the completed job; none for an event of that name");
-    assert_eq!(seen(&site, "two").len(), 2);
-    assert_eq!(seen(&site, "one")[1]["event"]["payload"]["message"], "Job completed [good]: fine");
-}
-
-#[test]
-fn a_hook_of_its_own_plugin_stops_at_the_cap() {
-    let site = Site::new()
-        .service("hook_max_depth: 2")
-        .plugin_with("self", &quiet("s"), "", "notify_on_complete: true")
-        .extra("\npipelines:\n  - {name: again, on-hook: job.completed, steps: [{uses: self}]}\n");
-    let mut gateway = site.start();
-    gateway.trigger("self", "poll");
-    gateway.wait_for_log("the guard", |line| line["depth"] == 3 && line["cap"] == 2);
-    settle(&site, &gateway);
-    assert_eq!(seen(&site, "self").len(), 3);
 }
 
 #[test]
@@ -627,56 +527,6 @@ fn without_a_free_slot_a_synchronous_start_is_refused_and_writes_nothing() {
     assert_eq!(site.query::<i64>("SELECT count(*) FROM job_queue"), 1);
     std::fs::write(&gate, "").expect("the gate");
     assert_eq!(waiting.join().expect("an answer").status, 200);
-}
-
-#[test]
-fn a_pipeline_started_by_an_event_of_another_has_depths_of_its_own() {
-    let site = Site::new()
-        .plugin("a", &emitting("a", &json!([{"type": "next", "payload": {}}])))
-        .plugin("b", &quiet("b"))
-        .extra(
-            "
-pipelines:
-  - {name: one, on: go, steps: [{uses: a}]}
-  - {name: three, on: next, steps: [{id: x, uses: b}, {id: y, uses: b}, {id: z, uses: b}]}
-  - {name: short, on: next, max_depth: 1, steps: [{id: s, uses: b}, {id: t, uses: b}]}
-",
-        );
-    let mut gateway = site.start();
-    gateway.post("/pipeline/one", &json!({}));
-    let line = gateway.wait_for_log("the cap", |line| line["step"] == "t" && line["limit"] == 1);
-    assert_eq!((&line["level"], &line["depth"]), (&json!("WARN"), &json!(1)));
-    settle(&site, &gateway);
-    assert_eq!(
-        site.column("SELECT step_id FROM event_context WHERE pipeline_name = 'three' AND step_id <> '' ORDER BY rowid"),
-        ["x", "y", "z"]
-    );
-    assert_eq!(context_of(&site, "z")["ductile"]["hop_count"], 2);
-    assert_eq!(context_of(&site, "z")["ductile"]["route_depth"], 3);
-    assert_eq!(site.query::<i64>("SELECT count(*) FROM event_context WHERE step_id = 't'"), 0);
-}
-
-#[test]
-fn a_queued_step_that_a_reload_took_away_fails_and_says_so() {
-    let site = Site::new()
-        .service("max_workers: 1")
-        .plugin("slow", super::site::GATED)
-        .plugin("b", &quiet("b"))
-        .extra("\npipelines:\n  - {name: p, on: go, steps: [{id: s, uses: b}]}\n");
-    let gateway = site.start();
-    let gate = site.path("gate");
-    let slow = gateway.trigger_with("slow", "poll", &json!({"gate": gate}));
-    gateway.wait_for_status(&slow, |status| status == "running");
-    let answer = gateway.post("/pipeline/p", &json!({}));
-    let job = answer.body["job_id"].as_str().expect("an id").to_owned();
-    let path = site.path("config/config.yaml");
-    let text = std::fs::read_to_string(&path).expect("the configuration").replace("id: s,", "id: other,");
-    std::fs::write(&path, text).expect("the configuration");
-    assert_eq!(gateway.post("/system/reload", &json!({})).status, 200);
-    std::fs::write(&gate, "").expect("the gate");
-    let done = gateway.wait_for(&job);
-    assert_eq!((&done["status"], &done["attempt"]), (&json!("failed"), &json!(1)), "{done}");
-    assert_eq!(done["last_error"], "pipeline step \"p/s\" is not in the active configuration");
 }
 
 #[test]

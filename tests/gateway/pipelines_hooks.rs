@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::pipelines::{quiet, seen, settle};
+use super::pipelines::{emitting, jobs, quiet, seen, settle};
 use super::site::{Gateway, Site, eventually};
 
 const TELLING: &str = "notify_on_complete: true\nretry: {max_attempts: 1}";
@@ -153,4 +153,75 @@ fn a_job_that_a_kill_ended_raises_hooks_that_say_so() {
         site.column("SELECT submitted_by || ' ' || parent_job_id FROM job_queue WHERE plugin = 'alarm'"),
         [format!("hook {job}")]
     );
+}
+
+#[test]
+fn hooks_run_when_a_job_has_ended_for_good_and_for_nothing_else() {
+    let fails = "read line; echo '{\"status\":\"error\",\"error\":\"no luck\"}'";
+    let fakes = emitting("f", &json!([{"type": "job.completed", "payload": {}}]));
+    let notify = "notify_on_complete: true\nretry: {max_attempts: 2, backoff_base: 10ms}";
+    let site = Site::new()
+        .plugin_with("bad", fails, "", notify)
+        .plugin_with("good", &quiet("fine"), "", "notify_on_complete: true")
+        .plugin("faker", &fakes)
+        .plugin("one", &quiet("one"))
+        .plugin("two", &quiet("two"))
+        .extra(
+            "
+pipelines:
+  - name: alarm
+    on-hook: job.failed
+    steps:
+      - {id: a, uses: one, if: {path: payload.plugin, op: eq, value: bad}}
+      - {id: b, uses: two}
+  - {name: done, on-hook: job.completed, steps: [{uses: one}]}
+  - {name: ended, on-hook: job.finished, from_plugin: good, steps: [{uses: two}]}
+",
+        );
+    let gateway = site.start();
+    let bad = gateway.trigger("bad", "poll");
+    settle(&site, &gateway);
+    assert_eq!(
+        jobs(&site),
+        [
+            "bad/- failed - -",
+            "core.switch/a__switch succeeded 1 bad",
+            "one/a succeeded 2 core.switch",
+            "two/b succeeded 3 one",
+        ]
+    );
+    let payload = &seen(&site, "one")[0]["event"]["payload"];
+    for (key, value) in [
+        ("job_id", json!(bad)),
+        ("status", json!("failed")),
+        ("attempt", json!(2)),
+        ("max_attempts", json!(2)),
+        ("error", json!("no luck")),
+        ("reason", json!("plugin_error")),
+        ("message", json!("Job failed [bad]: no luck")),
+        ("text", json!("Job failed [bad]: no luck")),
+    ] {
+        assert_eq!(payload[key], value, "{key} of {payload}");
+    }
+    assert_eq!(site.query::<String>("SELECT submitted_by FROM job_queue WHERE plugin = 'core.switch'"), "hook");
+
+    gateway.trigger("good", "poll");
+    gateway.trigger("faker", "poll");
+    settle(&site, &gateway);
+    assert_eq!(seen(&site, "one").len(), 2, "one more, for the completed job; none for an event of that name");
+    assert_eq!(seen(&site, "two").len(), 2);
+    assert_eq!(seen(&site, "one")[1]["event"]["payload"]["message"], "Job completed [good]: fine");
+}
+
+#[test]
+fn a_hook_of_its_own_plugin_stops_at_the_cap() {
+    let site = Site::new()
+        .service("hook_max_depth: 2")
+        .plugin_with("self", &quiet("s"), "", "notify_on_complete: true")
+        .extra("\npipelines:\n  - {name: again, on-hook: job.completed, steps: [{uses: self}]}\n");
+    let mut gateway = site.start();
+    gateway.trigger("self", "poll");
+    gateway.wait_for_log("the guard", |line| line["depth"] == 3 && line["cap"] == 2);
+    settle(&site, &gateway);
+    assert_eq!(seen(&site, "self").len(), 3);
 }

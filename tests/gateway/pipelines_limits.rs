@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::pipelines::{emitting, jobs, quiet, settle};
-use super::site::Site;
+use super::pipelines::{context_of, emitting, jobs, quiet, settle};
+use super::site::{Site, eventually};
 
 #[test]
 fn calls_that_multiply_refuse_the_start() {
@@ -66,4 +66,60 @@ pipelines:
         "failed to route events: baggage path \"web.page\" is immutable: inherited value differs from child value"
     );
     assert!(!gateway.said().contains("key-of-a-payload"), "{}", gateway.said());
+}
+
+#[test]
+fn a_pipeline_that_feeds_itself_is_stopped_and_one_without_a_cap_is_not() {
+    let again = json!([{"type": "again", "payload": {}}]);
+    let own = |depth: &str| {
+        let site = Site::new().plugin("loop", &emitting("more", &again));
+        let extra =
+            format!("\npipelines:\n  - name: self\n    on: again\n    {depth}\n    steps:\n      - uses: loop\n");
+        site.extra(&extra)
+    };
+    let site = own("");
+    let mut gateway = site.start();
+    gateway.trigger("loop", "poll");
+    let line = gateway.wait_for_log("the guard", |line| line["hop_count"] == 21);
+    assert_eq!((&line["level"], &line["pipeline"]), (&json!("ERROR"), &json!("self")));
+    settle(&site, &gateway);
+    assert_eq!(site.query::<i64>("SELECT count(*) FROM job_queue"), 21, "the first and twenty starts");
+    assert_eq!(site.column("SELECT DISTINCT status FROM job_queue"), ["succeeded"]);
+    drop(gateway);
+
+    let site = own("max_depth: 0");
+    let gateway = site.start();
+    gateway.trigger("loop", "poll");
+    eventually(|| match site.query::<i64>("SELECT count(*) FROM job_queue") {
+        n if n > 25 => Ok(()),
+        n => Err(format!("{n} jobs")),
+    })
+    .unwrap_or_else(|last| panic!("{last}\n{}", gateway.said()));
+}
+
+#[test]
+fn a_pipeline_started_by_an_event_of_another_has_depths_of_its_own() {
+    let site = Site::new()
+        .plugin("a", &emitting("a", &json!([{"type": "next", "payload": {}}])))
+        .plugin("b", &quiet("b"))
+        .extra(
+            "
+pipelines:
+  - {name: one, on: go, steps: [{uses: a}]}
+  - {name: three, on: next, steps: [{id: x, uses: b}, {id: y, uses: b}, {id: z, uses: b}]}
+  - {name: short, on: next, max_depth: 1, steps: [{id: s, uses: b}, {id: t, uses: b}]}
+",
+        );
+    let mut gateway = site.start();
+    gateway.post("/pipeline/one", &json!({}));
+    let line = gateway.wait_for_log("the cap", |line| line["step"] == "t" && line["limit"] == 1);
+    assert_eq!((&line["level"], &line["depth"]), (&json!("WARN"), &json!(1)));
+    settle(&site, &gateway);
+    assert_eq!(
+        site.column("SELECT step_id FROM event_context WHERE pipeline_name = 'three' AND step_id <> '' ORDER BY rowid"),
+        ["x", "y", "z"]
+    );
+    assert_eq!(context_of(&site, "z")["ductile"]["hop_count"], 2);
+    assert_eq!(context_of(&site, "z")["ductile"]["route_depth"], 3);
+    assert_eq!(site.query::<i64>("SELECT count(*) FROM event_context WHERE step_id = 't'"), 0);
 }

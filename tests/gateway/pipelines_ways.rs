@@ -83,3 +83,26 @@ fn a_rehearsal_tells_the_first_job_with_what_it_claims_under_all_its_names() {
     );
     assert!(before == database(), "a rehearsal writes nothing");
 }
+
+#[test]
+fn a_queued_step_that_a_reload_took_away_fails_and_says_so() {
+    let site = Site::new()
+        .service("max_workers: 1")
+        .plugin("slow", super::site::GATED)
+        .plugin("b", &quiet("b"))
+        .extra("\npipelines:\n  - {name: p, on: go, steps: [{id: s, uses: b}]}\n");
+    let gateway = site.start();
+    let gate = site.path("gate");
+    let slow = gateway.trigger_with("slow", "poll", &json!({"gate": gate}));
+    gateway.wait_for_status(&slow, |status| status == "running");
+    let answer = gateway.post("/pipeline/p", &json!({}));
+    let job = answer.body["job_id"].as_str().expect("an id").to_owned();
+    let path = site.path("config/config.yaml");
+    let text = std::fs::read_to_string(&path).expect("the configuration").replace("id: s,", "id: other,");
+    std::fs::write(&path, text).expect("the configuration");
+    assert_eq!(gateway.post("/system/reload", &json!({})).status, 200);
+    std::fs::write(&gate, "").expect("the gate");
+    let done = gateway.wait_for(&job);
+    assert_eq!((&done["status"], &done["attempt"]), (&json!("failed"), &json!(1)), "{done}");
+    assert_eq!(done["last_error"], "pipeline step \"p/s\" is not in the active configuration");
+}
