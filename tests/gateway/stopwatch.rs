@@ -45,8 +45,6 @@ fn every_process_leaves_one_row_with_how_it_ended_and_a_job_without_one_leaves_n
         );
         assert_eq!(site.query::<i64>(&odd), 0, "{plugin}");
     }
-    let waited: i64 = site.query("SELECT MIN(dur_ns) FROM job_stopwatch WHERE plugin = 'slow'");
-    assert!(waited >= 200_000_000, "{waited}");
     site.outsider()
         .execute_batch(
             "INSERT INTO job_queue (id, plugin, command, payload, status, submitted_by, created_at)

@@ -85,6 +85,10 @@ pub(crate) fn migrate_on(
     report.set_versions(known_version(&reader, path)?, options.extent);
     progress(Progress::Looking);
     let plan = Plan::of(&reader, options.extent).map_err(|error| error.at(path))?;
+    if plan.needs_work() && options.takes_snapshot() && options.mode != MigrationMode::DryRun {
+        // Before the space is counted, or what a kill left could keep every later run from its own.
+        remove_partial_snapshots(path);
+    }
     if plan.needs_work() || options.vacuum {
         space::check(path, &reader, &plan, options, free)?;
     }
@@ -207,7 +211,6 @@ fn take_snapshot(
     now: DateTime<Utc>,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<PathBuf, MigrateError> {
-    remove_partial_snapshots(path);
     // A migration that was killed and run again at once has its snapshot under this second already.
     let target = (0..)
         .map(|later| snapshot_path(path, now + TimeDelta::seconds(later)))

@@ -387,6 +387,22 @@ fn without_room_nothing_is_changed() {
 }
 
 #[test]
+fn what_a_killed_run_left_takes_no_room_from_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = changed(&directory, "DROP TABLE vault_audit;");
+    std::fs::write(directory.path().join(".ductile.db.pre-migrate-20260101T000000Z.abc"), "left by a kill").unwrap();
+    // Room for one snapshot beside the database, and for no more.
+    let free = |directory: &Path| {
+        let is_partial = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().contains("pre-migrate");
+        let is_full = std::fs::read_dir(directory)?.flatten().any(is_partial);
+        Ok(if is_full { 0 } else { u64::MAX })
+    };
+    let options = MigrateOptions { mode: MigrationMode::Apply, ..ALL };
+    let report = migrate_on(&path, &options, noon(), free, &mut |_| {}).unwrap();
+    assert!(report.failure.is_none() && report.backup.is_some());
+}
+
+#[test]
 fn a_snapshot_is_the_database_as_it_was_and_gets_its_name_when_it_is_complete() {
     let directory = tempfile::tempdir().unwrap();
     let path = changed(&directory, &format!("{} DROP TABLE vault_audit; PRAGMA user_version = 42;", fill()));
