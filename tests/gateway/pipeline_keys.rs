@@ -5,6 +5,10 @@ use serde_json::{Value, json};
 use super::pipelines::{emitting, jobs, quiet, settle};
 use super::site::{Gateway, Site};
 
+/// Runs until there is a gate, or until its site is gone.
+const WAITS: &str = "read line; until [ -e gate ] || [ ! -d plugins ]; do sleep 0.02; done; \
+                     echo '{\"status\":\"ok\",\"result\":\"h\"}'";
+
 fn start(gateway: &Gateway, path: &str, body: &Value, key: &str) -> (u16, Value) {
     let answer = gateway.client().post(path, &body.to_string(), &[("Idempotency-Key", key)]);
     (answer.status, answer.body)
@@ -36,6 +40,25 @@ pipelines:
     gateway.trigger("src", "poll");
     settle(&site, &gateway);
     assert_eq!(site.query::<i64>("SELECT count(*) FROM job_queue WHERE plugin = 'dst'"), 4);
+}
+
+#[test]
+fn one_event_makes_a_job_in_each_pipeline_with_and_without_a_key_and_its_key_counts_while_they_wait() {
+    for (key, after_another) in [(Value::Null, 4), (json!("k"), 2)] {
+        let site = Site::new()
+            .service("max_workers: 2")
+            .plugin("src", &emitting("s", &json!([{"type": "x", "payload": {}, "dedupe_key": key}])))
+            .plugin_with("dst", WAITS, "", "parallelism: 1")
+            .extra("\npipelines:\n  - {name: one, on: x, steps: [{uses: dst}]}\n  - {name: two, on: x, steps: [{uses: dst}]}\n");
+        let gateway = site.start();
+        let made = "SELECT count(*) FROM job_queue WHERE plugin = 'dst' AND status IN ('queued', 'running')";
+        for expected in [2, after_another] {
+            gateway.wait_for(&gateway.trigger("src", "poll"));
+            assert_eq!(site.query::<i64>(made), expected, "{key}");
+        }
+        std::fs::write(site.path("gate"), "").expect("the gate");
+        settle(&site, &gateway);
+    }
 }
 
 #[test]
@@ -107,11 +130,9 @@ fn a_payload_that_names_an_upstream_is_kept_and_can_be_sent_again() {
 
 #[test]
 fn who_waits_for_a_job_does_not_wait_for_the_hooks_of_its_end() {
-    let waits = "read line; until [ -e gate ] || [ ! -d plugins ]; do sleep 0.02; done; \
-                 echo '{\"status\":\"ok\",\"result\":\"h\"}'";
     let site = Site::new()
         .plugin_with("good", &quiet("fine"), "", "notify_on_complete: true")
-        .plugin("hook", waits)
+        .plugin("hook", WAITS)
         .extra("\npipelines:\n  - {name: done, on-hook: job.completed, steps: [{uses: hook}]}\n");
     let gateway = site.start();
     let answer = gateway.post("/plugin/good/poll", &json!({"sync": true}));

@@ -177,9 +177,11 @@ fn queued_jobs_of_plugins_that_are_gone_are_dead_with_their_facts_and_nothing_is
         .service("max_workers: 2")
         .plugin("blocks", GATED)
         .plugin("stays", GATED)
-        .plugin_with("disabled", GATED, "", "parallelism: 1")
-        .plugin_with("waits", refusing, "", "retry: {backoff_base: 1h}")
-        .plugin("removed", GATED);
+        .plugin_with("disabled", GATED, "", "parallelism: 1\nnotify_on_complete: true")
+        .plugin_with("waits", refusing, "", "retry: {backoff_base: 1h}\nnotify_on_complete: true")
+        .plugin("removed", GATED)
+        // Nobody is told of what a reload gave up.
+        .extra("\npipelines:\n  - {name: alarm, on-hook: job.finished, steps: [{uses: stays}]}\n");
     let gateway = site.start();
     let payload = json!({"gate": site.path("gate")});
     // One that has failed already and waits for its time.
