@@ -1,8 +1,10 @@
 //! `ductile config`: is a configuration right?
 
+use chrono::Utc;
 use clap::Subcommand;
-use ductile_config::{CheckReport, check};
+use ductile_config::{CheckReport, Environment, Past, Source, check, state_path};
 use ductile_model::Problem;
+use ductile_queue::Reader;
 use serde_json::{Map, Value, json};
 
 use super::args::Common;
@@ -35,7 +37,7 @@ fn run_check(strict: bool, common: &Common) -> Result<u8, Failure> {
             if common.verbose {
                 report::note(format_args!("configuration: {} ({})", source.root_file.display(), source.kind.as_str()));
             }
-            check(&source, &environment, &VaultSource::default())
+            check_beside_history(&source, &environment)
         }
         Err(problem) => CheckReport { errors: vec![problem], warnings: Vec::new() },
     };
@@ -45,6 +47,16 @@ fn run_check(strict: bool, common: &Common) -> Result<u8, Failure> {
         (true, false) if strict => 2,
         _ => 0,
     })
+}
+
+/// The check, with what the state database knows. Without one, nothing has happened yet.
+fn check_beside_history(source: &Source, environment: &Environment) -> CheckReport {
+    let rows = state_path(source, environment).ok().and_then(|path| Reader::open(&path).ok()?.schedule_rows().ok());
+    let rows = rows.unwrap_or_default();
+    let has_fired = |plugin: &str, id: &str| {
+        rows.iter().any(|row| row.plugin == plugin && row.schedule_id == id && row.last_fired_at.is_some())
+    };
+    check(source, environment, &VaultSource::default(), &Past { now: Utc::now(), has_fired: &has_fired })
 }
 
 /// Prints the verdict about something and all findings, errors first.

@@ -12,6 +12,7 @@ mod pipeline;
 mod plugin;
 mod quickstart;
 mod report;
+mod schedule;
 mod secret_input;
 mod secrets;
 mod state;
@@ -97,6 +98,15 @@ enum Noun {
         #[command(subcommand)]
         action: plugin::Action,
     },
+    /// Look at schedules, hold them back, let them run again
+    #[command(
+        arg_required_else_help = true,
+        after_help = "Example:\n  ductile schedule list\n\nExit codes: 0 success, 1 anything else."
+    )]
+    Schedule {
+        #[command(subcommand)]
+        action: schedule::Action,
+    },
     /// Create the vault and put secrets into it
     #[command(
         arg_required_else_help = true,
@@ -167,6 +177,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Some(Noun::Job { action }) => job::run(action, &common),
         Some(Noun::Pipeline { action }) => pipeline::run(action, &common),
         Some(Noun::Plugin { action }) => plugin::run(action, &common),
+        Some(Noun::Schedule { action }) => schedule::run(action, &common),
         Some(Noun::Vault { action }) => vault::run(action, &common),
         Some(Noun::Secrets { action }) => secrets::run(action, &common),
         Some(Noun::Stopwatch { action }) => stopwatch::run(action, &common),

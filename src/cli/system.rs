@@ -9,6 +9,7 @@ use clap::Subcommand;
 
 use super::args::Common;
 use super::report::Failure;
+use super::schedule;
 use crate::gateway;
 use crate::logging::LogTarget;
 
@@ -50,6 +51,14 @@ pub(crate) enum Action {
         after_help = "Examples:\n  ductile system breaker file_watch\n  ductile system breaker file_watch --command handle --limit 5 --json\n\nExit codes: 0 shown, 1 anything else."
     )]
     Breaker(breaker::ShowArguments),
+    /// The same as `ductile schedule`; alone, the jobs of schedules that wait or run
+    #[command(
+        after_help = "Examples:\n  ductile system scheduler --json\n  ductile system scheduler list\n\nExit codes: 0 success, 1 anything else."
+    )]
+    Scheduler {
+        #[command(subcommand)]
+        action: Option<schedule::Action>,
+    },
     /// Bring an existing database to the schema of this program
     #[command(
         long_about = "Bring an existing database to the schema of this program, step by step. Each step is one transaction and does \
@@ -72,6 +81,7 @@ pub(crate) fn run(action: Action, common: &Common) -> Result<u8, Failure> {
         Action::Reload(arguments) => reload::run(&arguments, common),
         Action::Migrate(arguments) => migrate::run(&arguments, common),
         Action::Status { require_running } => status::run(require_running, common),
+        Action::Scheduler { action } => schedule::run(action.unwrap_or(schedule::Action::Active), common),
         Action::Reset(arguments) => breaker::reset(&arguments, common),
         Action::Breaker(arguments) => breaker::show(&arguments, common),
         Action::Stop | Action::Restart => Err(Failure::usage(

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use ductile_config::{Plan, Source, SourceKind, locate};
 use ductile_model::{EventHub, Outcome, Problem, Refusal, SystemClock};
 use ductile_queue::{Store, StoreError, StoreOptions};
+use ductile_scheduler::SchedulerLife;
 use ractor::{Actor, ActorRef};
 use tokio::sync::{mpsc, oneshot};
 
@@ -97,7 +98,8 @@ async fn serve(
     warn_of_old_vault(&loaded);
     let hub = EventHub::new(Arc::new(SystemClock));
     let store = open_store(&loaded, hub.clone()).await.map_err(late_refusal)?;
-    let process = Arc::new(ProcessState::new(started_at, started));
+    let scheduler = SchedulerLife::default();
+    let process = Arc::new(ProcessState::new(started_at, started, scheduler.clone()));
     let control = Arc::new(GatewayControl::new(process.clone()));
     let (ready, mut is_ready) = oneshot::channel();
     let (exit, exited) = oneshot::channel();
@@ -110,7 +112,7 @@ async fn serve(
         process,
         control: control.clone(),
         restarts: Arc::default(),
-        housekeeping: Arc::default(),
+        scheduler,
         log,
     };
     let args = RootArgs { resources, loaded, vault_lock, ready, exit };

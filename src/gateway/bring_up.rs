@@ -4,8 +4,8 @@
 //! files are read once, gates pass or refuse, the vault is decrypted once, listeners are bound, all actors start in
 //! standby, and one transaction records the new generation and makes it the one that claims.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use ductile_listeners::{Door, DoorLimits};
 use ductile_model::{Clock, EventHub, Problem, Refusal};
 use ductile_queue::{ActivateGeneration, BreakerPolicy, ClaimPolicy, ReloadEntry, SnapshotRow, Store};
 use ductile_router::{PlanHooks, Router};
+use ductile_scheduler::SchedulerLife;
+use ductile_timetable::{Interval, Rule};
 use ductile_vault::{Vault, VaultArgs, VaultLock};
 use ractor::{Actor, ActorRef};
 
@@ -41,8 +43,7 @@ pub(crate) struct Resources {
     pub(crate) process: Arc<ProcessState>,
     pub(crate) control: Arc<dyn Control>,
     pub(crate) restarts: Arc<Mutex<Restarts>>,
-    /// Set while a round of housekeeping is under way.
-    pub(crate) housekeeping: Arc<AtomicBool>,
+    pub(crate) scheduler: SchedulerLife,
     pub(crate) log: crate::logging::LogControl,
 }
 
@@ -251,7 +252,7 @@ async fn stand_by(
         api_door: incumbent.door.as_ref().map(|bound| bound.door.clone()),
         process: resources.process.clone(),
         restarts: resources.restarts.clone(),
-        housekeeping: resources.housekeeping.clone(),
+        scheduler: resources.scheduler.clone(),
         root: root.clone(),
     };
     let (supervisor, _task) = Actor::spawn_linked(None, GenerationSupervisor, args, root.get_cell())
@@ -346,7 +347,19 @@ pub(crate) fn claim_policy(plan: &Plan) -> ClaimPolicy {
         lane_caps: plan.registry.iter().map(|plugin| (plugin.name.clone(), plan.lane_cap(&plugin.name))).collect(),
         dedupe_ttl: service.dedupe_ttl,
         breakers: breakers.collect(),
+        intervals: intervals(plan),
     }
+}
+
+/// Schedules whose next run counts from the last success.
+fn intervals(plan: &Plan) -> BTreeMap<String, BTreeMap<String, Interval>> {
+    let mut intervals: BTreeMap<String, BTreeMap<String, Interval>> = BTreeMap::new();
+    for entry in plan.schedules.iter() {
+        if let Rule::Every(interval) = &entry.rule {
+            intervals.entry(entry.plugin.clone()).or_default().insert(entry.id.clone(), interval.clone());
+        }
+    }
+    intervals
 }
 
 /// The store's word for the configured durability.

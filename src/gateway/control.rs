@@ -1,10 +1,12 @@
 //! What the API may ask of the process above it.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ductile_api::{Control, ProcessView, ReloadFailure, ReloadReport};
+use ductile_model::SlotCounts;
 use ractor::ActorRef;
 use tokio::sync::oneshot;
 
@@ -60,6 +62,10 @@ impl Control for GatewayControl {
             binary_path: self.process.binary_path.clone(),
             version: version::VERSION.to_owned(),
         }
+    }
+
+    fn slot_counts(&self) -> BTreeMap<(String, String), SlotCounts> {
+        self.process.scheduler.counts()
     }
 
     fn stopping(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {

@@ -5,7 +5,6 @@
 //! a growing pause; one that keeps failing is reported to the root, which ends the process in order.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use ductile_listeners::Door;
 use ductile_model::{Clock, Component, EventHub, Lifecycle, LinkOwner, Producer, RestartWindow, Verdict};
 use ductile_queue::{NewJob, QueueActor, QueueArgs, QueueHandle, QueueMsg, Store};
 use ductile_relay::RelayActor;
-use ductile_scheduler::{SchedulerActor, SchedulerArgs};
+use ductile_scheduler::{SchedulerActor, SchedulerArgs, SchedulerLife};
 use ductile_vault::{VaultActor, VaultArgs, VaultHandle};
 use ductile_webhook::WebhookActor;
 use ractor::concurrency::JoinHandle;
@@ -50,8 +49,7 @@ pub(crate) struct GenerationArgs {
     pub(crate) process: Arc<ProcessState>,
     /// Failures of components, over all generations: a reload must not make a failing one look healthy.
     pub(crate) restarts: Arc<Mutex<Restarts>>,
-    /// Set while a round of housekeeping is under way.
-    pub(crate) housekeeping: Arc<AtomicBool>,
+    pub(crate) scheduler: SchedulerLife,
     pub(crate) root: ActorRef<RootMsg>,
 }
 
@@ -173,8 +171,9 @@ impl Generation {
                 let scheduler = SchedulerArgs {
                     plan,
                     store: args.store.clone(),
+                    hub: args.hub.clone(),
                     clock: args.clock.clone(),
-                    housekeeping: args.housekeeping.clone(),
+                    life: args.scheduler.clone(),
                 };
                 start(component, SchedulerActor, scheduler, supervisor, None).await
             }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use ductile_model::Component;
+use ductile_scheduler::SchedulerLife;
 use tokio::sync::watch;
 
 /// Where the process is in its life.
@@ -35,11 +36,13 @@ pub(crate) struct ProcessState {
     /// Components that are down, of the generation with this number.
     down: Mutex<(u64, BTreeSet<Component>)>,
     stopping: watch::Sender<bool>,
+    /// Signs of life and counts of the scheduler.
+    pub(crate) scheduler: SchedulerLife,
 }
 
 impl ProcessState {
     /// The state of a process that starts now.
-    pub(crate) fn new(started_at: DateTime<Utc>, started: Instant) -> Self {
+    pub(crate) fn new(started_at: DateTime<Utc>, started: Instant, scheduler: SchedulerLife) -> Self {
         let binary_path = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default();
         Self {
             started_at,
@@ -49,6 +52,7 @@ impl ProcessState {
             phase: AtomicU8::new(Phase::Booting as u8),
             down: Mutex::new((0, BTreeSet::new())),
             stopping: watch::Sender::new(false),
+            scheduler,
         }
     }
 
@@ -91,12 +95,13 @@ impl ProcessState {
             phase if phase == Phase::Draining as u8 => reasons.push("draining"),
             _ => {}
         }
-        for component in &self.lock_down().1 {
-            match component {
-                Component::Dispatcher => reasons.push("dispatcher-down"),
-                Component::Scheduler => reasons.push("scheduler-down"),
-                _ => {}
-            }
+        let down = &self.lock_down().1;
+        if down.contains(&Component::Dispatcher) {
+            reasons.push("dispatcher-down");
+        }
+        // One that runs but does not get on is no better than one that is gone.
+        if down.contains(&Component::Scheduler) || !self.scheduler.is_alive(Instant::now()) {
+            reasons.push("scheduler-down");
         }
         reasons
     }

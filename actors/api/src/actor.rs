@@ -1,5 +1,6 @@
 //! The actor of the API and what it needs from above.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use ductile_config::Plan;
 use ductile_listeners::{Door, HttpService, Peer, Request, Response};
-use ductile_model::{Clock, EventHub, Lifecycle, Outcome, SnapshotId};
+use ductile_model::{Clock, EventHub, Lifecycle, Outcome, SlotCounts, SnapshotId};
 use ductile_queue::QueueHandle;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::watch;
@@ -70,6 +71,8 @@ pub trait Control: Send + Sync + 'static {
     fn reload(&self, actor: String) -> Pin<Box<dyn Future<Output = Result<ReloadReport, ReloadFailure>> + Send>>;
     /// What the process says about itself. Cheap.
     fn process(&self) -> ProcessView;
+    /// Slots of schedules that did not run in time, by plugin and schedule; one without any is not there.
+    fn slot_counts(&self) -> BTreeMap<(String, String), SlotCounts>;
     /// Resolves when the process begins to stop.
     fn stopping(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }

@@ -12,7 +12,7 @@ use warp::{Filter, Reply as _};
 use crate::body;
 use crate::context::Context;
 use crate::handlers::trigger::Target;
-use crate::handlers::{catalogue, health, intervene, jobs, pipeline, reload, topology, trigger};
+use crate::handlers::{catalogue, health, intervene, jobs, pipeline, reload, schedules, topology, trigger};
 use crate::paths::decode;
 use crate::reply::respond;
 use crate::state::Api;
@@ -171,7 +171,16 @@ fn job_routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
             respond(&context, jobs::tree(&api, &context, &decode(id)).await)
         })
         .boxed();
-    show.or(list).unify().boxed().or(tree).unify().boxed()
+    let scheduled =
+        warp::path!("scheduler" / "jobs")
+            .and(warp::get())
+            .and(with(api))
+            .and(context())
+            .then(|api: Arc<Api>, context: Arc<Context>| async move {
+                respond(&context, schedules::list(&api, &context).await)
+            })
+            .boxed();
+    show.or(list).unify().boxed().or(tree).unify().boxed().or(scheduled).unify().boxed()
 }
 
 fn intervention_routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {

@@ -1,6 +1,8 @@
 //! A report about a configuration for the person who edits it.
 
+use chrono::{DateTime, TimeDelta, Utc};
 use ductile_model::Problem;
+use ductile_timetable::Rule;
 
 use crate::load::{self, Loaded};
 use crate::pipelines::NOT_ENABLED;
@@ -39,12 +41,24 @@ const CATEGORIES: [&str; 19] = [
     "load",
 ];
 
+/// What has happened so far, as far as it matters to a configuration.
+pub struct Past<'p> {
+    /// The present instant.
+    pub now: DateTime<Utc>,
+    /// Whether a schedule, by plugin and id, has ever started a job.
+    pub has_fired: &'p dyn Fn(&str, &str) -> bool,
+}
+
 /// Looks at a configuration without changing anything.
 #[must_use]
-pub fn check(source: &Source, env: &Environment, secrets: &dyn SecretProvider) -> CheckReport {
+pub fn check(source: &Source, env: &Environment, secrets: &dyn SecretProvider, past: &Past<'_>) -> CheckReport {
     let mut report = match load::load(source, env, secrets, Purpose::Inspecting) {
         Err(failed) => CheckReport { errors: failed.problems, warnings: failed.warnings },
-        Ok(loaded) => examine(source, loaded),
+        Ok(mut loaded) => {
+            let overdue = overdue_one_shots(&loaded, past);
+            loaded.warnings.extend(overdue);
+            examine(source, loaded)
+        }
     };
     order(&mut report.errors);
     order(&mut report.warnings);
@@ -62,6 +76,7 @@ fn examine(source: &Source, loaded: Loaded) -> CheckReport {
     errors.extend(gate_refusals(&prepared));
     errors.extend(prepared.doctor.errors.iter().cloned());
     errors.extend(prepared.compiled.errors);
+    errors.extend(prepared.unrunnable);
     let gates = prepared.loaded.config.service.admission;
     let mut warnings = prepared.loaded.warnings;
     // What an error already says is not said again as a warning.
@@ -76,6 +91,30 @@ fn examine(source: &Source, loaded: Loaded) -> CheckReport {
         !said
     });
     CheckReport { errors, warnings }
+}
+
+/// Schedules that run once, were due more than a day ago and never ran: the next start runs them, which may be a surprise.
+fn overdue_one_shots(loaded: &Loaded, past: &Past<'_>) -> Vec<Problem> {
+    let mut index = 0;
+    let mut before = "";
+    let mut found = Vec::new();
+    for entry in loaded.schedules.iter() {
+        index = if entry.plugin == before { index + 1 } else { 0 };
+        before = &entry.plugin;
+        let Rule::At(at) = entry.rule else { continue };
+        if past.now - at <= TimeDelta::days(1) || (past.has_fired)(&entry.plugin, &entry.id) {
+            continue;
+        }
+        let place = format!("[{index}]");
+        let path = ["plugins", entry.plugin.as_str(), "schedules", place.as_str(), "at"];
+        let shown = loaded.merged.shown_key(&path[..2]);
+        let message = format!(
+            "plugin {shown:?}: schedules{place}.at is more than a day in the past and has never run: the next start runs it"
+        );
+        let problem = Problem::new("schedule", message).at_field(loaded.merged.shown_path(&path));
+        found.push(loaded.files.at(problem, loaded.merged.place_of(&path)));
+    }
+    found
 }
 
 /// What the gates add to the doctor's own errors.

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ductile_model::{CORE_PRINCIPAL, Problem, is_principal};
+use ductile_timetable::Entry;
 use serde_json::value::RawValue;
 
 use crate::load::{Loaded, Vault};
@@ -31,6 +33,38 @@ pub(crate) fn examine(loaded: &Loaded, registry: &Registry) -> Report {
     visit.unused();
     visit.not_built();
     visit.report
+}
+
+/// Schedules that can never run because of what was discovered; one for a plugin that was not.
+pub(crate) fn unrunnable(loaded: &Loaded, registry: &Registry) -> Vec<Problem> {
+    let plugins = loaded.schedules.chunk_by(|a, b| a.plugin == b.plugin);
+    plugins.flat_map(|schedules| unrunnable_of(loaded, registry, schedules)).collect()
+}
+
+fn unrunnable_of(loaded: &Loaded, registry: &Registry, schedules: &[Arc<Entry>]) -> Vec<Problem> {
+    let Some(name) = schedules.first().map(|schedule| schedule.plugin.as_str()) else { return Vec::new() };
+    let plugin = registry.get(name);
+    let shown = loaded.merged.shown_key(&["plugins", name]);
+    // All of them compiled, so that they stand in the list as they do in the configuration.
+    let wrong = schedules
+        .iter()
+        .enumerate()
+        .filter(|(_, schedule)| plugin.is_none_or(|plugin| plugin.manifest.command(&schedule.command).is_none()));
+    let problems = wrong.map(|(index, schedule)| {
+        let at = format!("[{index}]");
+        let path = ["plugins", name, "schedules", at.as_str(), "command"];
+        let command = loaded.merged.shown(&path).unwrap_or_else(|| format!("{:?}", schedule.command));
+        let what = match plugin {
+            Some(_) => format!("plugin {shown:?} does not support command {command}"),
+            None => {
+                format!("plugin {shown:?} was not found in configured plugin roots, so command {command} can not run")
+            }
+        };
+        let message = format!("plugin {shown:?}: schedules{at}: {what}");
+        let problem = Problem::new("schedule", message).at_field(loaded.merged.shown_path(&path));
+        loaded.files.at(problem, loaded.merged.place_of(&path))
+    });
+    problems.take(if plugin.is_none() { 1 } else { usize::MAX }).collect()
 }
 
 /// Keys that the manifest requires and that are absent or null.
@@ -111,10 +145,6 @@ impl Visit<'_> {
             [("webhooks", &["webhooks", "endpoints"]), ("relay", &["instances"]), ("relay", &["remote_ingress"])];
         for (category, path) in SECTIONS {
             self.warn_not_built(category, path);
-        }
-        let loaded = self.loaded;
-        for (name, _) in loaded.config.plugins.iter().filter(|(_, plugin)| plugin.enabled) {
-            self.warn_not_built("schedule", &["plugins", name, "schedules"]);
         }
     }
 

@@ -37,7 +37,7 @@ mod tests;
 mod yaml;
 
 pub use actor::{ConfigActor, ConfigArgs, ConfigHandle, ConfigMsg};
-pub use check::{CheckReport, check};
+pub use check::{CheckReport, Past, check};
 pub use effective::{
     Admission, Api, ApiTokenEntry, CircuitBreaker, Config, ListenAddr, LogFormat, LogLevel, PluginConfig, RateLimit,
     Retry, SecretsConfig, Service, State, Synchronous, Timeouts,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ductile_model::{Problem, Refusal, Secret, SnapshotId};
+use ductile_timetable::Entry;
 
 use crate::doctor::{self, Report};
 use crate::load::{self, Loaded};
@@ -187,6 +188,8 @@ pub struct Plan {
     pub registry: Registry,
     /// What runs after an event. Empty in a plan that was made only to look at and has errors in its pipelines.
     pub pipelines: Arc<Pipelines>,
+    /// What is due by itself: schedules of enabled plugins, in the order of plugin names and then as configured.
+    pub schedules: Arc<[Arc<Entry>]>,
     /// Who may call.
     pub tokens: Vec<ApiToken>,
     /// What runs.
@@ -273,6 +276,8 @@ pub(crate) struct Prepared {
     pub(crate) registry: Registry,
     pub(crate) doctor: Report,
     pub(crate) compiled: Compiled,
+    /// Schedules that can never run.
+    pub(crate) unrunnable: Vec<Problem>,
     pub(crate) links: Vec<Link>,
 }
 
@@ -291,8 +296,8 @@ pub fn plan(
     let prepared = prepare(source, loaded, purpose)?;
     if purpose == Purpose::Admitting {
         let mut problems = admission::refusals(&prepared);
-        // No gate is needed for these: a pipeline that is wrong is never left out in silence.
-        problems.extend(prepared.compiled.errors.iter().cloned());
+        // No gate is needed for these: a pipeline or a schedule that is wrong is never left out in silence.
+        problems.extend(prepared.compiled.errors.iter().chain(&prepared.unrunnable).cloned());
         if !problems.is_empty() {
             return Err(Refusal::rejected("admission", problems));
         }
@@ -307,6 +312,8 @@ pub struct Outline {
     pub config: Config,
     /// What it can run.
     pub registry: Registry,
+    /// Schedules of enabled plugins, in the order of plugin names and then as configured.
+    pub schedules: Arc<[Arc<Entry>]>,
 }
 
 /// Reads a configuration for commands that only check names against it. Works without the key to its secrets.
@@ -316,12 +323,13 @@ pub struct Outline {
 pub fn outline(source: &Source, env: &Environment) -> Result<Outline, Refusal> {
     let understood =
         load::read(source, env, &mut Vec::new()).map_err(|problems| Refusal::rejected("load", problems))?;
+    let schedules = understood.schedules().map_err(|problems| Refusal::rejected("load", problems))?;
     let config = understood.config;
     let shown = Shown::of(&understood.merged);
     let allowed = config.service.allow_symlinks;
     let found = registry::discover(&config.plugin_roots, &config.plugins, &shown, allowed)
         .map_err(|problems| Refusal::rejected("plugins", problems))?;
-    Ok(Outline { config, registry: found.registry })
+    Ok(Outline { config, registry: found.registry, schedules })
 }
 
 /// Symlinks, plugins and the doctor, for a configuration that loads.
@@ -342,6 +350,7 @@ pub(crate) fn prepare(source: &Source, mut loaded: Loaded, purpose: Purpose) -> 
     loaded.warnings.extend(warnings);
     let mut doctor = doctor::examine(&loaded, &registry);
     loaded.warnings.append(&mut doctor.warnings);
+    let unrunnable = doctor::unrunnable(&loaded, &registry);
     let mut compiled = pipelines::compile(&pipelines::Input {
         files: &loaded.files,
         merged: &loaded.merged,
@@ -352,12 +361,13 @@ pub(crate) fn prepare(source: &Source, mut loaded: Loaded, purpose: Purpose) -> 
         registry: &registry,
     });
     loaded.warnings.append(&mut compiled.warnings);
-    Ok(Prepared { loaded, registry, doctor, compiled, links })
+    Ok(Prepared { loaded, registry, doctor, compiled, unrunnable, links })
 }
 
 fn finish(source: &Source, prepared: Prepared) -> Plan {
-    let Prepared { loaded, registry, mut doctor, compiled, .. } = prepared;
+    let Prepared { loaded, registry, mut doctor, compiled, unrunnable, .. } = prepared;
     doctor.errors.extend(compiled.errors);
+    doctor.errors.extend(unrunnable);
     let snapshot = snapshot::record(source, &loaded, &registry);
     let mut files: Vec<_> = loaded.files.0.iter().map(|file| file.path.clone()).collect();
     files.sort();
@@ -367,6 +377,7 @@ fn finish(source: &Source, prepared: Prepared) -> Plan {
         config: loaded.config,
         registry,
         pipelines: compiled.pipelines,
+        schedules: loaded.schedules,
         tokens: loaded.tokens,
         posture: loaded.posture,
         warnings: loaded.warnings,

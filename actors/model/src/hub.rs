@@ -89,6 +89,12 @@ impl EventHub {
         }
     }
 
+    /// Whether anybody listens: what is only for live subscribers need not be made for nobody.
+    #[must_use]
+    pub fn has_subscribers(&self) -> bool {
+        !self.lock().subscribers.is_empty()
+    }
+
     /// Subscribes after record `after` (0 = the whole ring).
     #[must_use]
     pub fn subscribe(&self, after: u64) -> Subscription {

@@ -62,8 +62,18 @@ fn after(before: &BreakerRow, verdict: Verdict, job: &JobId, at: DateTime<Utc>, 
 /// hold jobs back for ever.
 fn has_cooled_down(breaker: &BreakerRow, now: DateTime<Utc>, reset_after: Duration) -> bool {
     let Some(opened) = breaker.opened_at else { return true };
-    let ends = TimeDelta::from_std(reset_after).ok().and_then(|wait| opened.checked_add_signed(wait));
-    opened > now || ends.is_some_and(|ends| now >= ends)
+    opened > now || cools_down_at(opened, reset_after).is_some_and(|ends| now >= ends)
+}
+
+fn cools_down_at(opened: DateTime<Utc>, reset_after: Duration) -> Option<DateTime<Utc>> {
+    TimeDelta::from_std(reset_after).ok().and_then(|wait| opened.checked_add_signed(wait))
+}
+
+/// When an open one lets a job through to try.
+pub(crate) fn tries_at(scope: &Scope<'_>, target: &Target<'_>) -> rusqlite::Result<Option<DateTime<Utc>>> {
+    let row = breaker_rows::read(scope.connection(), target.plugin, target.command)?;
+    let opened = row.filter(|row| row.state == BreakerState::Open).and_then(|row| row.opened_at);
+    Ok(opened.and_then(|opened| cools_down_at(opened, scope.policy().breaker(target.plugin).reset_after)))
 }
 
 /// Counts the final outcome of a scheduled job. Outcomes of other producers' jobs do not count.

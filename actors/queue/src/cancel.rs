@@ -37,8 +37,8 @@ pub(crate) fn give_up(scope: &Scope<'_>, target: &CancelTarget, text: &str) -> R
 }
 
 /// Says what was cancelled, once it is.
-pub(crate) fn tell(outcome: &Result<Cancelled, QueueError>, text: &str) {
-    let Ok(Cancelled::Done { queued, running }) = outcome else { return };
+pub(crate) fn tell(cancelled: &Cancelled, text: &str) {
+    let Cancelled::Done { queued, running } = cancelled else { return };
     for (ids, was) in [(queued, JobStatus::Queued), (running, JobStatus::Running)] {
         for id in ids {
             info!(job_id = id.as_str(), was = was.as_str(), reason = text, "job cancelled");

@@ -6,7 +6,6 @@ use ductile_model::{JobId, JobStatus, format_db, format_duration};
 use rusqlite::{OptionalExtension, Row, Rows, params};
 use tracing::info;
 
-use crate::breaker::{self, Target};
 use crate::rows::{insert_transition, nanos, required_text, text};
 use crate::scope::{Change, Scope};
 use crate::{DuplicateReason, Enqueued, NewJob, QueueError};
@@ -78,12 +77,6 @@ pub(crate) fn insert_new(scope: &Scope<'_>, checked: &CheckedJob) -> rusqlite::R
         scope.publish("job.enqueued", data);
     }
     Ok(id)
-}
-
-/// The same for a job of the scheduler. `None`: the breaker of its command does not let it through.
-pub(crate) fn enqueue_scheduled(scope: &Scope<'_>, checked: &CheckedJob) -> Result<Option<Enqueued>, QueueError> {
-    let target = Target { plugin: &checked.job.plugin, command: &checked.job.command };
-    if breaker::admits(scope, &target)? { enqueue(scope, checked).map(Some) } else { Ok(None) }
 }
 
 fn insert(scope: &Scope<'_>, checked: &CheckedJob) -> rusqlite::Result<JobId> {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use ductile_model::{FailureReason, JobId, JobStatus, Producer, format_wire};
+use ductile_timetable::Entry;
 use serde_json::{Map, Value};
 
 use crate::breaker::Target;
@@ -198,7 +199,7 @@ pub(crate) fn poll_completed(job: &JobRow, status: JobStatus, duration: Duration
         ("job_id", job.id.as_str().into()),
         ("plugin", (*job.plugin).into()),
         ("command", job.command.as_str().into()),
-        ("schedule_id", schedule_id(job).into()),
+        ("schedule_id", job.schedule_id().unwrap_or_default().into()),
         ("submitted_by", job.submitted_by.as_str().into()),
         ("attempt", job.attempt.into()),
         ("status", status.as_str().into()),
@@ -227,12 +228,20 @@ pub(crate) fn circuit_half_open(target: &Target<'_>) -> Data {
     data([("plugin", target.plugin.into()), ("command", target.command.into())])
 }
 
-/// Third part of the key `<plugin>:<command>:<schedule>`.
-fn schedule_id(job: &JobRow) -> &str {
-    let key = job.dedupe_key.as_deref().unwrap_or_default();
-    key.strip_prefix(&*job.plugin)
-        .and_then(|rest| rest.strip_prefix(':'))
-        .and_then(|rest| rest.strip_prefix(job.command.as_str()))
-        .and_then(|rest| rest.strip_prefix(':'))
-        .unwrap_or_default()
+/// `scheduler.scheduled`.
+pub(crate) fn scheduled(id: &JobId, entry: &Entry, submitted_by: &str, schedule_id: &str) -> Data {
+    data([
+        ("job_id", id.as_str().into()),
+        ("plugin", entry.plugin.as_str().into()),
+        ("command", entry.command.as_str().into()),
+        ("schedule_id", schedule_id.into()),
+        ("submitted_by", submitted_by.into()),
+    ])
+}
+
+/// The same for a run that is made up for.
+pub(crate) fn caught_up(id: &JobId, entry: &Entry, submitted_by: &str, schedule_id: &str) -> Data {
+    let mut data = scheduled(id, entry, submitted_by, schedule_id);
+    data.insert("source_schedule_id".to_owned(), entry.id.as_str().into());
+    data
 }

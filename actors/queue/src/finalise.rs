@@ -11,6 +11,7 @@ use crate::breaker::{self, Verdict};
 use crate::events::{self, FailedMark};
 use crate::facts::{self, Origin, PreparedState};
 use crate::rows::{AttemptRow, JobRow, NextRow, insert_log, move_job, nanos};
+use crate::schedule;
 use crate::scope::{Change, Scope};
 use crate::state::StateRefusal;
 use crate::successors::{self, PreparedRouted};
@@ -165,6 +166,7 @@ fn succeed(scope: &Scope<'_>, job: &JobRow, end: &End<'_>, children: Vec<JobId>)
     scope.publish("job.completed", events::completed(job, end.duration));
     publish_poll(scope, job, status, end, None);
     breaker::count(scope, job, Verdict::Succeeded, end.completed_at)?;
+    schedule::succeeded(scope, job, end.completed_at)?;
     Ok(status)
 }
 
@@ -381,6 +383,9 @@ fn terminal(
     };
     move_job(scope, job, &next)?;
     insert_log(scope, job, &end.log(status, &completed_at, error))?;
+    if scope.is_scheduled(job) {
+        scope.scheduled_job_ended(job);
+    }
     Ok(status)
 }
 

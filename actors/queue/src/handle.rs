@@ -7,7 +7,7 @@ use ductile_model::{AskError, JobId, Link};
 use tokio::sync::Semaphore;
 
 use crate::actor::EnqueueRequest;
-use crate::enqueue::{CheckedJob, enqueue_scheduled};
+use crate::enqueue::CheckedJob;
 use crate::successors::{self, PreparedStart};
 use crate::{
     AttemptLog, Begun, Enqueued, JobFilter, JobPage, JobView, NewJob, PipelineStart, QueueError, QueueMsg, Store,
@@ -52,16 +52,6 @@ impl QueueHandle {
         let slot = self.slots.clone().try_acquire_owned().map_err(|_| QueueError::Unavailable)?;
         let asked = self.link.ask(|reply| QueueMsg::Enqueue(EnqueueRequest { job, slot, reply })).await;
         asked.unwrap_or_else(|error| Err(error.into()))
-    }
-
-    /// Queues a job of the scheduler, unless the circuit breaker of its command holds it back (`None`). `Ok` means
-    /// committed, a change of the breaker included.
-    ///
-    /// # Errors
-    /// Nothing was written.
-    pub async fn enqueue_scheduled(&self, job: NewJob) -> Result<Option<Enqueued>, QueueError> {
-        let job = CheckedJob::new(job)?;
-        self.store.write(move |scope| enqueue_scheduled(scope, &job)).await
     }
 
     /// Starts a pipeline from outside, in one transaction: all of its entry jobs, or none. `Ok` means committed.

@@ -48,6 +48,7 @@ mod retention;
 mod retry;
 mod rows;
 mod running;
+mod schedule;
 mod schema;
 mod scope;
 mod shape;
@@ -83,6 +84,10 @@ pub use report::{
 };
 pub use retention::{Pruned, Retention};
 pub use retry::{Attempts, Retried, RetryFilter, RetryReport, RetryRequest, RetryScope, RetrySelection, RetrySkip};
+pub use schedule::{
+    CaughtUp, Definition, Due, Evaluated, ScheduleChange, ScheduleChanged, ScheduleNews, ScheduleOverview, ScheduleRow,
+    ScheduleStatus, ScheduleView, ScheduledJob, SkipReason, glance,
+};
 pub use snapshot::snapshot;
 pub use store::{Store, StoreOptions, Synchronous};
 pub use successors::{Begun, EndOrigin, Ended, Hooks, NewContext, PipelineStart, Routed, Successor, Told};

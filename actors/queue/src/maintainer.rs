@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
+use ductile_timetable::Entry;
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::open::maintainable;
 use crate::prune::{self, ChangeMode, StopwatchFilter, StopwatchPart};
-use crate::{ResetBreaker, StoreError, breaker_rows, schema, stopwatch};
+use crate::{ResetBreaker, ScheduleChange, ScheduleChanged, StoreError, breaker_rows, schedule, schema, stopwatch};
 
 /// Read-write access for commands, beside a running gateway or without one. It never creates a database or changes its
 /// schema, and its transactions are short: a gateway waits for each of them.
@@ -50,6 +51,20 @@ impl Maintainer {
             ChangeMode::Apply => breaker_rows::reset(connection, plugin, command, now),
             ChangeMode::Preview => breaker_rows::to_reset(connection, plugin, command),
         })
+    }
+
+    /// Changes a schedule.
+    ///
+    /// # Errors
+    /// The database failed or stayed locked; nothing was changed.
+    pub fn change_schedule(
+        &mut self,
+        entry: &Entry,
+        change: &ScheduleChange,
+        now: DateTime<Utc>,
+        mode: ChangeMode,
+    ) -> Result<ScheduleChanged, StoreError> {
+        self.transaction(mode, |connection| schedule::change(connection, entry, change, now, mode))
     }
 
     /// Takes a part of at most `limit` timing rows away, oldest first; tells how many rows that concerned. Where there

@@ -1,8 +1,10 @@
 //! Read-only access for commands, beside a running gateway or without one.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ductile_model::{JobId, format_db};
+use ductile_timetable::Entry;
 use rusqlite::{Connection, params_from_iter};
 
 use crate::facts::current_state;
@@ -10,7 +12,10 @@ use crate::open::readable;
 use crate::read::{self, Conditions, time};
 use crate::report::{AttemptRow, FactRow, FoundJob, InspectPart, Inspection, LogFilter, LogRow, TransitionRow};
 use crate::rows::{required_text, text};
-use crate::{BreakerReport, JobView, ReloadRecord, StoreError, TreeNode, breaker_rows, history, lineage, schema};
+use crate::{
+    BreakerReport, JobView, ReloadRecord, ScheduleOverview, ScheduleRow, ScheduledJob, StoreError, TreeNode,
+    breaker_rows, history, lineage, schedule, schema,
+};
 
 /// The end of an attempt in one form, without the zone: older rows have a `T` and fewer digits.
 const ENDED: &str = "substr(rtrim(replace(completed_at, 'T', ' '), 'Z') || iif(instr(completed_at, '.'), '', '.')
@@ -86,6 +91,30 @@ impl Reader {
     /// The database failed.
     pub fn breaker(&self, plugin: &str, command: &str, limit: u32) -> Result<BreakerReport, StoreError> {
         self.read(|connection| breaker_rows::report(connection, plugin, command, limit))
+    }
+
+    /// What there is to know about these schedules, and rows of such that are not among them.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn schedules(&self, entries: &[Arc<Entry>]) -> Result<ScheduleOverview, StoreError> {
+        self.read(|connection| schedule::overview(connection, entries))
+    }
+
+    /// The rows of all schedules, by plugin and id.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn schedule_rows(&self) -> Result<Vec<ScheduleRow>, StoreError> {
+        self.read(schedule::all)
+    }
+
+    /// Jobs that the scheduler of this service name queued and that wait or run, oldest first.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn scheduled_jobs(&self, service: &str) -> Result<Vec<ScheduledJob>, StoreError> {
+        self.read(|connection| schedule::outstanding(connection, service))
     }
 
     /// Tables that an older database may lack and this one does, with what is lost without each.

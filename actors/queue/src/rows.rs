@@ -142,6 +142,12 @@ impl JobRow {
         }
     }
 
+    /// The schedule of a job of the scheduler: third part of the key `<plugin>:<command>:<schedule>`, which may go on.
+    pub(crate) fn schedule_id(&self) -> Option<&str> {
+        let rest = self.dedupe_key.as_deref()?.strip_prefix(&*self.plugin)?.strip_prefix(':')?;
+        rest.strip_prefix(self.command.as_str())?.strip_prefix(':')?.split(':').next()
+    }
+
     /// Time since the start of the running attempt.
     pub(crate) fn running_for(&self, end: DateTime<Utc>) -> std::time::Duration {
         let started = self.started_at.as_deref().and_then(parse_stored);

@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use crate::rows::JobRow;
-use crate::{ClaimPolicy, ClaimedJob, QueueError};
+use crate::schedule::Definitions;
+use crate::{ClaimPolicy, ClaimedJob, QueueError, ScheduleNews};
 
 /// A change of the queue as the board keeps it in memory.
 #[derive(Debug, Clone)]
@@ -51,6 +52,7 @@ pub(crate) struct Effects {
     pub(crate) cancelled: Vec<JobId>,
     /// Attempts that nobody runs any more.
     pub(crate) released: Vec<(JobId, u32)>,
+    pub(crate) rescheduled: Vec<ScheduleNews>,
 }
 
 impl Effects {
@@ -61,6 +63,7 @@ impl Effects {
         self.install = later.install.or(self.install.take());
         self.cancelled.extend(later.cancelled);
         self.released.extend(later.released);
+        self.rescheduled.extend(later.rescheduled);
     }
 }
 
@@ -79,10 +82,11 @@ pub(crate) struct Frame {
     pub(crate) snapshot: Option<SnapshotId>,
     pub(crate) policy: Arc<ClaimPolicy>,
     pub(crate) log_has_start: bool,
+    pub(crate) definitions: Definitions,
     pub(crate) jitter: Jitter,
 }
 
-/// Where the random share of a back-off comes from: uniform in `[0, 1]`.
+/// Where the random share of a back-off or an interval comes from: uniform in `[0, 1]`.
 pub(crate) type Jitter = Arc<dyn Fn() -> f64 + Send + Sync>;
 
 /// The transaction as an operation sees it.
@@ -135,6 +139,10 @@ impl<'a> Scope<'a> {
         self.frame.log_has_start
     }
 
+    pub(crate) fn definitions(&self) -> Definitions {
+        self.frame.definitions
+    }
+
     pub(crate) fn jitter(&self) -> f64 {
         (self.frame.jitter)()
     }
@@ -159,6 +167,18 @@ impl<'a> Scope<'a> {
 
     pub(crate) fn released(&self, job: JobId, attempt: u32) {
         self.effects.borrow_mut().released.push((job, attempt));
+    }
+
+    /// A schedule is due at another time.
+    pub(crate) fn rescheduled(&self, plugin: &str, schedule_id: &str, next: Option<DateTime<Utc>>) {
+        let news = ScheduleNews::Moved { plugin: plugin.to_owned(), schedule_id: schedule_id.to_owned(), next };
+        self.effects.borrow_mut().rescheduled.push(news);
+    }
+
+    /// A job of the scheduler is over.
+    pub(crate) fn scheduled_job_ended(&self, job: &JobRow) {
+        let news = ScheduleNews::Ended { plugin: job.plugin.to_string(), command: job.command.clone() };
+        self.effects.borrow_mut().rescheduled.push(news);
     }
 
     pub(crate) fn install(&self, installed: Installed) {

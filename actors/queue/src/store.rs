@@ -10,7 +10,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use ductile_model::{Clock, EventHub, JobId, JobStatus, Outcome, SnapshotId};
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::cancel::{self, give_up};
 use crate::enqueue::{CheckedJob, enqueue};
@@ -21,8 +21,11 @@ use crate::scope::{Asked, Jitter, Scope};
 use crate::writer::{Message, Shared, Writer, WriterParts};
 use crate::{
     ActivateGeneration, CancelTarget, Cancelled, ClaimPolicy, ClaimedJob, Enqueued, Finalised, Hooks, QueueError,
-    Recovered, ReloadEntry, StoreError, TreeWait, generation, history, read,
+    Recovered, ReloadEntry, ScheduleNews, StoreError, TreeWait, generation, history, read,
 };
+
+/// News of schedules that a listener may lag behind before it has to read the rows.
+const NEWS_KEPT: usize = 1024;
 
 /// Durability of a commit against power loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +80,7 @@ impl Store {
         Self::open_with_jitter(options, Arc::new(fastrand::f64))
     }
 
-    /// As [`Store::open`], with the source of the random part of back-offs.
+    /// As [`Store::open`], with the source of the random part of back-offs and intervals.
     pub(crate) fn open_with_jitter(options: StoreOptions, jitter: Jitter) -> Result<Self, StoreError> {
         let connection = writable(&options.path, options.synchronous, options.clock.now())?;
         let (inbox, messages) = std_mpsc::channel();
@@ -85,6 +88,7 @@ impl Store {
             depth: AtomicU64::new(0),
             failed: watch::Sender::new(None),
             last_write_failed: AtomicBool::new(false),
+            schedules: broadcast::Sender::new(NEWS_KEPT),
         });
         let readers = Readers::new(&options.path);
         let path = options.path.clone();
@@ -172,7 +176,7 @@ impl Store {
         let reason = text.clone();
         let work = move |scope: &Scope<'_>| give_up(scope, &target, &text);
         self.submit(BUSY_TIMEOUT, work, move |outcome| {
-            cancel::tell(&outcome, &reason);
+            outcome.iter().for_each(|cancelled| cancel::tell(cancelled, &reason));
             let _ = reply.send(outcome);
         });
         answer.await.unwrap_or(Err(QueueError::Unavailable))
@@ -252,6 +256,10 @@ impl Store {
         if let Some(thread) = thread {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
+    }
+
+    pub(crate) fn subscribe_to_schedules(&self) -> broadcast::Receiver<ScheduleNews> {
+        self.inner.shared.schedules.subscribe()
     }
 
     /// The process must end, for this reason.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::{Hooks, Routed};
 use chrono::{DateTime, Utc};
 use ductile_model::{Cancellation, FailureReason, JobId, JobStatus, Outcome, Producer, SnapshotId};
+use ductile_timetable::Interval;
 
 /// A job to be queued.
 #[derive(Debug, Clone)]
@@ -77,6 +78,8 @@ pub struct ClaimPolicy {
     pub dedupe_ttl: Duration,
     /// Circuit breaker of each plugin; one that is not named has the default.
     pub breakers: BTreeMap<String, BreakerPolicy>,
+    /// Interval schedules, by plugin and id: the next run of one counts from its last success.
+    pub intervals: BTreeMap<String, BTreeMap<String, Interval>>,
 }
 
 impl Default for ClaimPolicy {
@@ -88,6 +91,7 @@ impl Default for ClaimPolicy {
             lane_caps: BTreeMap::new(),
             dedupe_ttl: Duration::from_secs(24 * 3600),
             breakers: BTreeMap::new(),
+            intervals: BTreeMap::new(),
         }
     }
 }
@@ -97,6 +101,12 @@ impl ClaimPolicy {
     #[must_use]
     pub fn breaker(&self, plugin: &str) -> BreakerPolicy {
         self.breakers.get(plugin).copied().unwrap_or_default()
+    }
+
+    /// The interval of a schedule that has one.
+    #[must_use]
+    pub fn interval(&self, plugin: &str, schedule: &str) -> Option<&Interval> {
+        self.intervals.get(plugin)?.get(schedule)
     }
 }
 

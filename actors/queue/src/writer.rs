@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use ductile_model::{Clock, EventHub, JobId};
 use rusqlite::Connection;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 use tracing::{debug, error, warn};
 
 use crate::board::Board;
@@ -25,7 +25,7 @@ use crate::running::RunningAttempts;
 use crate::scope::{Claiming, Frame, Installed, Operation, Undo};
 use crate::tidy::{Tidied, Tidy};
 use crate::watches::{TreeReply, Watches};
-use crate::{ClaimPolicy, ClaimedJob, QueueError, Synchronous};
+use crate::{ClaimPolicy, ClaimedJob, QueueError, ScheduleNews, Synchronous};
 
 /// How often an idle writer looks for rows of other processes.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
@@ -56,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) failed: watch::Sender<Option<String>>,
     /// Whether the newest commit that wrote something failed.
     pub(crate) last_write_failed: std::sync::atomic::AtomicBool,
+    /// Tells what moves schedules, after its commit.
+    pub(crate) schedules: broadcast::Sender<ScheduleNews>,
 }
 
 impl Shared {
@@ -145,6 +147,7 @@ impl Writer {
                 snapshot: parts.snapshot,
                 policy: Arc::new(parts.policy),
                 log_has_start,
+                definitions: crate::schedule::Definitions::of(&parts.connection)?,
                 jitter: parts.jitter,
             },
             connection: parts.connection,

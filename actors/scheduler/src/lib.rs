@@ -1,146 +1,31 @@
 //! The scheduler room of a generation: what is to be done at a time.
 //!
-//! **Owns** the tick, which drives the housekeeping of the database. Schedules come with their feature.
+//! **Owns** the loop that looks at schedules when they are due, and the tick, which looks at all of them and drives the
+//! housekeeping of the database. What has run and what is due next is in the rows of the database; the loop only
+//! remembers when to look next, and what it has told already.
 //!
-//! **Promises.** An active generation lets go of old rows once per `service.tick_interval`; one that is in standby or
-//! drained does nothing. Rounds never overlap.
+//! **Promises.** An active generation looks at a schedule when it is due, and at every one once per
+//! `service.tick_interval`; one that is in standby or drained does nothing. A job and the row that says so are one
+//! transaction, so over kills, restarts and reloads no slot is lost and none fires twice. What does not run in time is
+//! told: by an event, a count and a line in the log. Rounds never overlap.
 //!
-//! **When it dies** it is restarted and ticks on; nothing is to be restored.
+//! **Woken by** the earliest due schedule, by the tick, and by changes of schedules that others commit. It never polls.
+//!
+//! **When it dies** it is restarted and reads the rows; nothing is to be restored.
+//!
+//! **Not here:** when something is due (the timetable) and whether it may run (the queue).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
-use ductile_config::{Config, Plan};
-use ductile_model::{Clock, Lifecycle};
-use ductile_queue::{QueueError, Retention, Store};
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+mod actor;
+mod agenda;
+mod housekeeping;
+mod life;
+mod rounds;
+mod telling;
 
-/// Messages of the [`SchedulerActor`].
-pub enum SchedulerMsg {
-    /// The tick interval has passed.
-    Tick,
-    /// Activate, drain, crash.
-    Lifecycle(Lifecycle),
-}
+#[cfg(test)]
+mod tests;
 
-impl From<Lifecycle> for SchedulerMsg {
-    fn from(message: Lifecycle) -> Self {
-        Self::Lifecycle(message)
-    }
-}
-
-/// What the actor starts, and starts again, with.
-#[derive(Clone)]
-pub struct SchedulerArgs {
-    /// The plan of the generation.
-    pub plan: Arc<Plan>,
-    /// The database that is kept in order.
-    pub store: Store,
-    /// The wall clock.
-    pub clock: Arc<dyn Clock>,
-    /// Set while a round of housekeeping is under way: one for all incarnations of the actor, and all generations.
-    pub housekeeping: Arc<AtomicBool>,
-}
-
-/// Whether the generation serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Standby,
-    Ticking,
-    Drained,
-}
-
-/// Ticks while its generation is active.
-pub struct SchedulerActor;
-
-/// State of the [`SchedulerActor`].
-pub struct SchedulerState {
-    args: SchedulerArgs,
-    stage: Stage,
-}
-
-impl SchedulerState {
-    fn tick_later(&self, myself: &ActorRef<SchedulerMsg>) {
-        drop(myself.send_after(self.args.plan.config.service.tick_interval, || SchedulerMsg::Tick));
-    }
-
-    /// One round, outside the actor, which goes on listening. Skipped while the one before is under way.
-    fn keep_house(&self) {
-        if self.args.housekeeping.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let SchedulerArgs { plan, store, clock, housekeeping } = self.args.clone();
-        tokio::spawn(async move {
-            let _done = Done(housekeeping);
-            let service = &plan.config.service;
-            store.prune(retention(&plan.config)).await;
-            match store.run_janitor(clock.now(), service.job_log_retention).await {
-                // The process is about to end.
-                Ok(_) | Err(QueueError::Unavailable) => {}
-                Err(error) => tracing::warn!(%error, "timings could not be summed up; tried again later"),
-            }
-        });
-    }
-}
-
-/// Marks a round as over, whatever becomes of it.
-struct Done(Arc<AtomicBool>);
-
-impl Drop for Done {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
-}
-
-fn retention(config: &Config) -> Retention {
-    let service = &config.service;
-    Retention {
-        job_queue: service.job_queue_retention,
-        dedupe_ttl: service.dedupe_ttl,
-        job_log: service.job_log_retention,
-        job_transitions: service.job_transitions_retention,
-        job_attempts: service.job_attempts_retention,
-        breaker_transitions: service.breaker_transitions_retention,
-    }
-}
-
-impl Actor for SchedulerActor {
-    type Msg = SchedulerMsg;
-    type State = SchedulerState;
-    type Arguments = SchedulerArgs;
-
-    async fn pre_start(
-        &self,
-        _: ActorRef<SchedulerMsg>,
-        args: SchedulerArgs,
-    ) -> Result<SchedulerState, ActorProcessingErr> {
-        Ok(SchedulerState { args, stage: Stage::Standby })
-    }
-
-    async fn handle(
-        &self,
-        myself: ActorRef<SchedulerMsg>,
-        message: SchedulerMsg,
-        state: &mut SchedulerState,
-    ) -> Result<(), ActorProcessingErr> {
-        match message {
-            SchedulerMsg::Tick if state.stage == Stage::Ticking => {
-                state.keep_house();
-                state.tick_later(&myself);
-            }
-            SchedulerMsg::Tick => {}
-            SchedulerMsg::Lifecycle(Lifecycle::Activate) => {
-                if state.stage == Stage::Standby {
-                    state.stage = Stage::Ticking;
-                    state.tick_later(&myself);
-                }
-            }
-            SchedulerMsg::Lifecycle(Lifecycle::Drain(reply)) => {
-                state.stage = Stage::Drained;
-                drop(reply.send(()));
-            }
-            SchedulerMsg::Lifecycle(Lifecycle::Crash) => panic!("crash asked for by a test"),
-        }
-        Ok(())
-    }
-}
+pub use actor::{SchedulerActor, SchedulerArgs, SchedulerMsg, SchedulerState};
+pub use life::SchedulerLife;

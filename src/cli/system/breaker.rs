@@ -127,7 +127,7 @@ fn print(arguments: &ShowArguments, found: &BreakerReport, form: Form) {
 }
 
 pub(super) fn reset(arguments: &ResetArguments, common: &Common) -> Result<u8, Failure> {
-    let Outline { config, registry } = state::configuration(common)?;
+    let Outline { config, registry, .. } = state::configuration(common)?;
     let ResetArguments { plugin, command, dry_run } = arguments;
     if !config.plugins.contains_key(plugin) {
         return Err(unknown(plugin));

@@ -6,6 +6,7 @@ pub(crate) mod intervene;
 pub(crate) mod jobs;
 pub(crate) mod pipeline;
 pub(crate) mod reload;
+pub(crate) mod schedules;
 mod started;
 pub(crate) mod topology;
 pub(crate) mod trigger;

@@ -77,6 +77,10 @@ impl FakeControl {
 }
 
 impl Control for FakeControl {
+    fn slot_counts(&self) -> std::collections::BTreeMap<(String, String), ductile_model::SlotCounts> {
+        std::collections::BTreeMap::default()
+    }
+
     fn reload(&self, actor: String) -> Pin<Box<dyn Future<Output = Result<ReloadReport, ReloadFailure>> + Send>> {
         self.actors.lock().unwrap().push(actor);
         let outcome = self.reload.lock().unwrap().clone();

@@ -154,6 +154,9 @@ static ROOT: LazyLock<Schema> = LazyLock::new(|| tree(|path| (!path.starts_with(
 static STEP_SCHEMA: LazyLock<Schema> =
     LazyLock::new(|| tree(|path| path.strip_prefix(STEP).and_then(|rest| rest.strip_prefix('.'))));
 
+/// The row of the schedules of a plugin.
+pub(crate) const SCHEDULES: &str = "plugins.*.schedules";
+
 /// First segment of the rows that describe one pipeline step.
 const STEP: &str = "<step>";
 
@@ -206,6 +209,11 @@ impl Schema {
             Kind::Steps => Some(&STEP_SCHEMA),
             _ => self.each.as_deref(),
         }
+    }
+
+    /// Whether its values are judged after the merge: schedules may be wrong while their plugin is not enabled.
+    pub(crate) fn is_judged_late(&self) -> bool {
+        self.key.path.starts_with(SCHEDULES)
     }
 
     /// Follows a concrete path.

@@ -26,7 +26,7 @@ pub(crate) struct Effective {
     pub(crate) taint: Taint,
 }
 
-/// Fills the whole tree. The types have been checked; what does not convert gets its default.
+/// Fills the whole tree. Types have been checked, but for what is judged later.
 pub(crate) fn fill(merged: &Node, bases: Bases<'_>, files: &Files, warnings: &mut Vec<Problem>) -> Effective {
     let mut filler = Filler { bases, path: Vec::new(), taint: Taint::default() };
     let value = filler.node(root(), Some(merged)).unwrap_or_else(|| Value::Object(Map::new()));
@@ -45,7 +45,9 @@ impl Filler<'_> {
     fn node(&mut self, schema: &Schema, node: Option<&Node>) -> Option<Value> {
         let Some(node) = node else { return self.fallback(schema) };
         match (schema.key.kind, &node.data) {
-            (Kind::Section, _) => Some(self.section(schema, Some(node))),
+            (Kind::Section, data) if matches!(data, Data::Map(_)) || node.is_null() || !schema.is_judged_late() => {
+                Some(self.section(schema, Some(node)))
+            }
             (Kind::Map, Data::Map(entries)) => {
                 let each = schema.each()?;
                 let filled = entries.iter().filter_map(|entry| self.named(each, entry)).collect();
@@ -70,11 +72,20 @@ impl Filler<'_> {
                         self.mark(node);
                         Some(value)
                     }
-                    None => self.fallback(schema),
+                    None => self.unread(schema, node),
                 }
             }
-            _ => self.fallback(schema),
+            _ => self.unread(schema, node),
         }
+    }
+
+    /// What does not convert gets its default, or stays as it was written where it is only judged later.
+    fn unread(&mut self, schema: &Schema, node: &Node) -> Option<Value> {
+        if schema.is_judged_late() && !node.is_null() {
+            self.mark(node);
+            return Some(json(node));
+        }
+        self.fallback(schema)
     }
 
     fn section(&mut self, schema: &Schema, node: Option<&Node>) -> Value {

@@ -13,6 +13,7 @@ mod merge;
 mod needs;
 pub(crate) mod paths;
 mod references;
+mod schedules;
 mod shape;
 mod tokens;
 mod validate;
@@ -47,6 +48,8 @@ pub(crate) struct Loaded {
     pub(crate) secrets: Vec<UsedSecret>,
     pub(crate) vault: Vault,
     pub(crate) posture: Posture,
+    /// Those of enabled plugins, in the order of plugin names and then as configured.
+    pub(crate) schedules: Arc<[Arc<ductile_timetable::Entry>]>,
     pub(crate) warnings: Vec<Problem>,
 }
 
@@ -99,10 +102,14 @@ pub(crate) fn load(
     purpose: Purpose,
 ) -> Result<Loaded, Failed> {
     let mut warnings = Vec::new();
-    run(source, env, provider, purpose, &mut warnings).map_err(|mut problems| {
-        problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
-        Failed { problems, warnings }
-    })
+    run(source, env, provider, purpose, &mut warnings)
+        .map_err(|problems| Failed { problems: placed(problems), warnings })
+}
+
+/// Problems in the order of files and lines.
+fn placed(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+    problems
 }
 
 fn run(
@@ -121,14 +128,28 @@ fn run(
     let context = Context { files: &files, merged: &merged, config: &config, vault: &vault, purpose };
     let mut secrets = Vec::new();
     validate::validate(&context, &mut problems, warnings);
-    needs::check(&context, &effective, &mut problems, warnings);
+    needs::check(&context, &effective, &mut problems);
+    let schedules = schedules::compile(&context, &effective, &mut problems, warnings);
     let tokens = tokens::resolve(&context, &mut secrets, &mut problems, warnings);
     references::resolve(&context, &mut secrets, &mut problems, warnings);
     stop_at(problems)?;
 
     let posture = posture(&config, &vault);
     let warnings = std::mem::take(warnings);
-    Ok(Loaded { files, merged, effective, taint, config, environment, tokens, secrets, vault, posture, warnings })
+    Ok(Loaded {
+        files,
+        merged,
+        effective,
+        taint,
+        config,
+        environment,
+        tokens,
+        secrets,
+        vault,
+        posture,
+        schedules,
+        warnings,
+    })
 }
 
 /// What the files say together, before any rule between keys and before the vault.
@@ -139,6 +160,17 @@ pub(crate) struct Understood {
     pub(crate) taint: Taint,
     pub(crate) config: Config,
     environment: BTreeMap<String, String>,
+}
+
+impl Understood {
+    /// The schedules of enabled plugins; nothing else is checked.
+    pub(crate) fn schedules(&self) -> Result<Arc<[Arc<ductile_timetable::Entry>]>, Vec<Problem>> {
+        let Self { files, merged, effective, config, .. } = self;
+        let context = Context { files, merged, config, vault: &Vault::Absent, purpose: Purpose::Inspecting };
+        let mut problems = Vec::new();
+        let schedules = schedules::compile(&context, effective, &mut problems, &mut Vec::new());
+        stop_at(placed(problems)).map(|()| schedules)
+    }
 }
 
 pub(crate) fn read(

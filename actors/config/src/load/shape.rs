@@ -20,6 +20,14 @@ pub(crate) struct Shape<'s> {
 impl Shape<'_> {
     /// Checks everything below `node`.
     pub(crate) fn check(&mut self, schema: &Schema, node: &Node, path: &str) {
+        let known = self.problems.len();
+        self.look(schema, node, path);
+        if schema.is_judged_late() {
+            self.problems.truncate(known);
+        }
+    }
+
+    fn look(&mut self, schema: &Schema, node: &Node, path: &str) {
         if node.is_null() && !matches!(schema.key.kind, Kind::Any | Kind::Free) {
             return;
         }
@@ -77,28 +85,32 @@ impl Shape<'_> {
         }
     }
 
-    /// Free values end up as JSON, which has no infinity.
     fn free(&mut self, node: &Node, path: &str) {
-        match &node.data {
-            Data::Scalar(scalar) if scalar.core() == Core::NoJson => {
-                self.wrong(node.place, path, "is a number that JSON can not hold; put it in quotes to pass it as text");
-            }
-            Data::Scalar(_) => {}
-            Data::List(items) => {
-                for (index, item) in items.iter().enumerate() {
-                    self.free(item, &format!("{path}[{index}]"));
-                }
-            }
-            Data::Map(entries) => {
-                for entry in entries {
-                    self.free(&entry.value, &format!("{path}.{}", entry.key.written()));
-                }
-            }
+        for (place, path) in unfit(node, path) {
+            self.wrong(place, &path, UNFIT);
         }
     }
 
     fn wrong(&mut self, place: Place, path: &str, message: impl std::fmt::Display) {
         self.problems.push(self.files.fault(place, format!("{path} {message}")).at_field(path));
+    }
+}
+
+/// What is wrong with a value that [`unfit`] finds.
+pub(super) const UNFIT: &str = "is a number that JSON can not hold; put it in quotes to pass it as text";
+
+/// Free values end up as JSON, which has no infinity. Places and paths of those that can not.
+pub(super) fn unfit(node: &Node, path: &str) -> Vec<(Place, String)> {
+    match &node.data {
+        Data::Scalar(scalar) if scalar.core() == Core::NoJson => vec![(node.place, path.to_owned())],
+        Data::Scalar(_) => Vec::new(),
+        Data::List(items) => {
+            items.iter().enumerate().flat_map(|(index, item)| unfit(item, &format!("{path}[{index}]"))).collect()
+        }
+        Data::Map(entries) => {
+            let values = entries.iter().map(|entry| (&entry.value, format!("{path}.{}", entry.key.written())));
+            values.flat_map(|(value, path)| unfit(value, &path)).collect()
+        }
     }
 }
 

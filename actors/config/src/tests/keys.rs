@@ -18,6 +18,13 @@ fn sample(key: &Key) -> (String, Value) {
         "plugins.*.uses" => return text("base"),
         "plugins.*.run_as" => return text("some-name"),
         "plugins.*.parallelism" => return number(1),
+        "plugins.*.schedules.*.cron" => return text("0 3 * * *"),
+        "plugins.*.schedules.*.at" => return text("2030-01-05T10:00:00+01:00"),
+        "plugins.*.schedules.*.only_between" => return text("08:00-18:00"),
+        "plugins.*.schedules.*.not_on.*" => return text("sunday"),
+        "plugins.*.schedules.*.timezone" => return text("Europe/Berlin"),
+        "plugins.*.schedules.*.preferred_window.start" => return text("08:00"),
+        "plugins.*.schedules.*.preferred_window.end" => return text("18:00"),
         "pipelines.*.max_depth" => return number(7),
         "service.max_workers" => return number(7),
         "tokens.*.key" => return ("literal-value".to_owned(), Value::from("[REDACTED]")),
@@ -58,9 +65,10 @@ fn sample(key: &Key) -> (String, Value) {
 fn everything(schema: &Schema, depth: usize, choice: usize) -> (String, Value) {
     match schema.key.kind {
         Kind::Section => {
-            let chosen = |name: &str, key: &Key| match key.need {
-                Need::OneOf(group) => group[choice % group.len()] == name,
-                _ => true,
+            let chosen = |name: &str, key: &Key| match name {
+                // Only intervals can be made up for.
+                "catch_up" => is_choice("every", schema.children["every"].key, choice),
+                _ => is_choice(name, key, choice),
             };
             let keys = schema.children.iter().filter(|(name, child)| is_shown(child.key) && chosen(name, child.key));
             let keys = keys.filter(|(_, child)| !matches!(child.key.kind, Kind::Steps) || depth < 2);
@@ -78,6 +86,14 @@ fn everything(schema: &Schema, depth: usize, choice: usize) -> (String, Value) {
             (format!("[{text}]"), serde_json::json!([value]))
         }
         _ => sample(schema.key),
+    }
+}
+
+/// Whether a key may be written: of those that exclude one another only one is.
+fn is_choice(name: &str, key: &Key, choice: usize) -> bool {
+    match key.need {
+        Need::OneOf(group) => group[choice % group.len()] == name,
+        _ => true,
     }
 }
 

@@ -5,6 +5,7 @@ mod files;
 mod keys;
 mod needs;
 mod plugins;
+mod schedules;
 mod secrets;
 mod shown;
 pub(crate) mod site;

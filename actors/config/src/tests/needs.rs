@@ -50,7 +50,6 @@ fn each_missing_key_is_named_with_its_entry() {
 fn of_keys_that_exclude_one_another_there_is_exactly_one() {
     let hook = |rest: &str| format!("webhooks: [{{path: /a, scheme: github, {rest}}}]\n");
     let peer = |rest: &str| format!("remote_ingress: {{peers: [{{name: a, {rest}}}]}}\n");
-    let schedule = |rest: &str| format!("plugins: {{p: {{enabled: true, schedules: [{{{rest}}}]}}}}\n");
     for (text, expected) in [
         (hook("secret_ref: s"), "requires one of plugin, pipeline, or event"),
         (hook("secret_ref: s, plugin: p, event: e"), "must set exactly one of plugin, pipeline, or event"),
@@ -58,8 +57,6 @@ fn of_keys_that_exclude_one_another_there_is_exactly_one() {
         (hook("plugin: p, secret_refs: []"), "requires one of secret_ref or secret_refs"),
         (hook("plugin: p, secret_ref: s, secret_refs: [s]"), "must set exactly one of secret_ref or secret_refs"),
         (peer("enabled: true"), "remote_ingress.peers[0] (a): requires one of secret_ref or keys"),
-        (schedule("id: x"), "plugin \"p\": schedules[0] requires one of every, cron, at, or after"),
-        (schedule("every: 1h, after: 0"), "schedules[0] must set exactly one of every, cron, at, or after"),
     ] {
         let refusal = refusal(&text);
         assert!(refusal.contains(expected), "{expected}: {refusal}");
@@ -68,18 +65,9 @@ fn of_keys_that_exclude_one_another_there_is_exactly_one() {
         hook("plugin: p, secret_ref: s"),
         hook("event: e, secret_refs: [s]"),
         peer("keys: [{key_id: k, secret_ref: s}]"),
-        schedule("after: 0"),
-        schedule("cron: '@daily'"),
     ] {
         assert!(is_accepted(&text), "{text}");
     }
-}
-
-#[test]
-fn the_schedules_of_a_plugin_that_is_not_enabled_only_warn() {
-    let site = Site::new().config("plugins: {p: {enabled: false, schedules: [{id: x}]}}\n");
-    let warnings = site.warnings();
-    assert!(warnings.contains("plugin \"p\": schedules[0] requires one of every, cron, at, or after"), "{warnings}");
 }
 
 #[test]
@@ -146,13 +134,13 @@ fn principals_that_look_like_a_mistake_are_warnings() {
 
 #[test]
 fn what_is_checked_but_not_built_yet_is_said_aloud() {
-    let site = Site::new()
-        .plugin("p", "")
-        .config("plugins: {p: {enabled: true, schedules: [{every: 5m}]}}\nwebhooks: {listen: 'h:1', endpoints: []}\n");
-    let fields: Vec<_> =
-        site.check().warnings.into_iter().filter(|w| w.message.contains("does nothing with it yet")).collect();
-    let fields: Vec<_> = fields.iter().map(|warning| warning.field.as_str()).collect();
-    assert_eq!(fields, ["plugins.p.schedules"]);
+    let site = Site::new().plugin("p", "").secret("s", "value-of-s").config(
+        "plugins: {p: {enabled: true, schedules: [{every: 5m}]}}\nwebhooks: {listen: 'h:1', endpoints: []}\nremote_ingress: \
+         {peers: [{name: a, secret_ref: s}]}\n",
+    );
+    let found = site.check().warnings.into_iter().filter(|w| w.message.contains("does nothing with it yet"));
+    let fields: Vec<_> = found.map(|warning| warning.field).collect();
+    assert_eq!(fields, ["remote_ingress"]);
     let relay = "pipelines: [{name: a, on: x, steps: [{relay: {to: r, event: e}}]}]\n";
     let warnings = Site::new().config(relay).warnings();
     assert!(warnings.contains("relay steps are checked, but this version does nothing with them yet"), "{warnings}");

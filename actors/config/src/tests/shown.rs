@@ -23,6 +23,7 @@ fn told(text: &str) -> String {
 #[test]
 fn a_value_from_the_environment_is_in_no_message() {
     let token = |rest: &str| format!("api: {{enabled: true, auth: {{tokens: [{rest}]}}}}\n");
+    let schedule = |rest: &str| format!("plugins: {{echo: {{enabled: true, schedules: [{{{rest}}}]}}}}\n");
     for text in [
         token("{secret_ref: \"${X}\"}"),
         token("{name: \"${X}\", secret_ref: s}, {name: \"${X}\", secret_ref: s}"),
@@ -46,6 +47,23 @@ fn a_value_from_the_environment_is_in_no_message() {
         "plugins: {\"${X}\": {enabled: true, uses: echo, requires_vault: true, config: {a: \"${UNSET}\"}}}\n"
             .to_owned(),
         "plugins: {\"${X}\": {enabled: true, uses: echo, requires_vault: true, schedules: [{}]}}\n".to_owned(),
+        "plugins: {\"${X}\": {enabled: true, uses: echo, schedules: [{every: 1s, command: walk}]}}\n".to_owned(),
+        "plugins: {echo: {enabled: true, schedules: [{every: 1h, command: \"${X}\"}]}}\n".to_owned(),
+        "plugins: {gone: {enabled: true, schedules: [{every: 1h, command: \"${X}\"}]}}\n".to_owned(),
+        "plugins: {\"${X}\": {enabled: true, schedules: [{cron: \"0 0 * * ${X}\"}, 1, {after: x}]}}\n".to_owned(),
+        schedule("every: \"${X}\""),
+        schedule("at: \"${X}\""),
+        schedule("after: \"${X}\""),
+        schedule("every: 1h, id: \"${X}:\""),
+        schedule("every: 1h, id: \"${X}\"}, {every: 1h, id: \"${X}\""),
+        schedule("every: 1h, jitter: \"${X}\""),
+        schedule("every: 1h, timezone: \"${X}\""),
+        schedule("every: 1h, only_between: \"${X}\""),
+        schedule("every: 1h, preferred_window: {start: \"${X}\", end: 08:00}"),
+        schedule("every: 1h, not_on: [\"${X}\"]"),
+        schedule("every: 1h, catch_up: \"${X}\""),
+        schedule("every: 1h, if_running: \"${X}\""),
+        schedule("every: 1h, payload: {\"${X}\": .inf}"),
         "plugins: {\"${X}\": {enabled: true, uses: echo, requires_vault: true, parallelism: 1}}\n".to_owned(),
         "plugins: {p: {enabled: false, config: {a_ref: \"${X}\"}}}\n".to_owned(),
         "plugins: {p: {enabled: false, config: {\"${X}_ref\": [1]}}}\n".to_owned(),

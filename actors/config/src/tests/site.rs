@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use chrono::Utc;
 use ductile_model::{Problem, Refusal, Secret};
 
 use crate::{
-    CheckReport, Environment, Plan, Purpose, SecretProjection, SecretProvider, Source, Standing, VaultPlaces, check,
-    locate, plan,
+    CheckReport, Environment, Past, Plan, Purpose, SecretProjection, SecretProvider, Source, Standing, VaultPlaces,
+    check, locate, plan,
 };
 
 /// Answers from a map; counts how often it was opened.
@@ -142,7 +143,11 @@ impl Site {
     }
 
     pub(crate) fn check(&self) -> CheckReport {
-        check(&self.source(), &self.env(), &self.vault)
+        self.check_after(&Past { now: Utc::now(), has_fired: &|_, _| false })
+    }
+
+    pub(crate) fn check_after(&self, past: &Past<'_>) -> CheckReport {
+        check(&self.source(), &self.env(), &self.vault, past)
     }
 
     /// All causes of a refused plan, one a line.

@@ -22,7 +22,7 @@ async fn run(site: &Site, claims: &mut UnboundedReceiver<ClaimedJob>, new: NewJo
 }
 
 async fn schedule(site: &Site, new: NewJob) -> Option<JobId> {
-    match site.queue.enqueue_scheduled(new).await.unwrap() {
+    match site.enqueue_scheduled(new).await {
         Some(Enqueued::Queued(id)) => Some(id),
         Some(other) => panic!("{other:?}"),
         None => None,

@@ -73,6 +73,7 @@ async fn price_of_activation(site: &Site, runnable: &[&str]) -> (u32, usize) {
             snapshot: None,
             policy: Arc::default(),
             log_has_start: true,
+            definitions: crate::schedule::Definitions::Kept,
             jitter: Arc::new(|| 0.5),
         };
         let scope = Scope::new(outer.connection(), &frame, outer.now());

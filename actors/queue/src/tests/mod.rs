@@ -17,6 +17,7 @@ mod model;
 mod reading;
 mod retrying;
 mod routing;
+mod schedules;
 pub(crate) mod statements;
 mod waiting;
 mod windows;
@@ -36,6 +37,9 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use crate::breaker::{Target, admits};
+use crate::enqueue::{CheckedJob, enqueue};
+use crate::scope::{Jitter, Scope};
 use crate::{
     ActivateGeneration, AttemptOutcome, ClaimPolicy, ClaimedJob, Enqueued, Finalise, Finalised, NewJob, QueueActor,
     QueueArgs, QueueHandle, QueueMsg, Routed, SnapshotRow, StateUpdate, Store, StoreOptions, Synchronous,
@@ -60,9 +64,15 @@ impl Site {
     }
 
     async fn in_directory(directory: TempDir) -> Self {
+        // Half of the jitter, every time.
+        Self::with_chance(directory, Arc::new(|| 0.5)).await
+    }
+
+    async fn with_chance(directory: TempDir, chance: Jitter) -> Self {
         let clock = Arc::new(ManualClock::new(parse_stored("2026-01-02 03:04:05Z").unwrap()));
         let hub = EventHub::new(clock.clone());
-        let store = open(&directory, &clock, &hub);
+        let options = options(directory.path().join("ductile.db"), clock.clone(), hub.clone());
+        let store = Store::open_with_jitter(options, chance).unwrap();
         let link = LinkOwner::default();
         let queue = QueueHandle::new(link.link(), store.clone());
         let site = Self { directory, clock, hub, store, link, queue };
@@ -117,6 +127,16 @@ impl Site {
         }
     }
 
+    /// Queues a job as the scheduler does: if the breaker of its command lets it through.
+    async fn enqueue_scheduled(&self, job: NewJob) -> Option<Enqueued> {
+        let job = CheckedJob::new(job).unwrap();
+        let work = move |scope: &Scope<'_>| {
+            let target = Target { plugin: &job.job().plugin, command: &job.job().command };
+            if admits(scope, &target)? { enqueue(scope, &job).map(Some) } else { Ok(None) }
+        };
+        self.store.write(work).await.unwrap()
+    }
+
     fn now_text(&self) -> String {
         format_db(self.clock.now())
     }
@@ -157,12 +177,6 @@ impl Site {
         let last = backlog.pop().unwrap_or_else(|| panic!("no event {kind}"));
         (*last.data).clone()
     }
-}
-
-fn open(directory: &TempDir, clock: &Arc<ManualClock>, hub: &EventHub) -> Store {
-    let options = options(directory.path().join("ductile.db"), clock.clone(), hub.clone());
-    // Half of the jitter, every time.
-    Store::open_with_jitter(options, Arc::new(|| 0.5)).unwrap()
 }
 
 fn options(path: PathBuf, clock: Arc<dyn Clock>, hub: EventHub) -> StoreOptions {

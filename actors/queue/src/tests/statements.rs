@@ -74,8 +74,7 @@ async fn live(site: &Site) {
     let claimed = claim(&mut claims).await;
     site.finish(&claimed, failed(FailureReason::PluginError)).await;
     site.advance(60);
-    let scheduled = NewJob { submitted_by: Producer::Scheduler("ductile".into()), ..job("poller") };
-    site.queue.enqueue_scheduled(scheduled.clone()).await.unwrap();
+    schedules::day(site, &mut claims).await;
     while let Ok(Some(claimed)) = tokio::time::timeout(Duration::ZERO, claims.recv()).await {
         site.finish(&claimed, failed(FailureReason::ExitCode78)).await;
     }
@@ -91,6 +90,7 @@ async fn live(site: &Site) {
         attempts: Arc::new(|_, _| Some(1)),
     };
     site.store.retry(request).await.unwrap();
+    schedules::looks(site).await;
     read(site, &id).await;
     let day = Duration::from_secs(3600);
     let keep = Retention {
@@ -163,7 +163,11 @@ async fn no_statement_of_the_gateway_reads_a_large_table_whole() {
     site.store.recover(None).await.unwrap();
     live(&site).await;
     let seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    assert!(seen.iter().any(|sql| sql.contains("INSERT INTO job_attempts")), "statements are seen: {seen:#?}");
+    for part in
+        ["INSERT INTO job_attempts", "SELECT count(*) FROM job_queue INDEXED BY", "UPDATE schedule_entries", "LIMIT ?4"]
+    {
+        assert!(seen.iter().any(|sql| sql.contains(part)), "statements are seen: {seen:#?}");
+    }
     let mut wrong = wrong_plans(&site.other(), &seen);
     // A young database has no statistics: the plans must not depend on them.
     wrong.extend(wrong_plans(&Site::new().await.other(), &seen));

@@ -16,7 +16,7 @@ use crate::claim::claim_all;
 use crate::finalise::{PreparedOutcome, finalise};
 use crate::open::BUSY_TIMEOUT;
 use crate::scope::{Asked, Change, Effects, Operation, Scope, Undo};
-use crate::{AttemptOutcome, ClaimedJob, Finalise, InterruptKind, QueueError};
+use crate::{AttemptOutcome, ClaimedJob, Finalise, InterruptKind, QueueError, ScheduleNews};
 
 /// How long a claim that nobody waits for insists on the write lock.
 const CLAIM_PATIENCE: Duration = Duration::from_millis(250);
@@ -103,6 +103,7 @@ impl Writer {
             // What it freed is to be tidied up too.
             self.tidy.worked();
             self.watches.look_again(&self.connection);
+            let _ = self.shared.schedules.send(ScheduleNews::Outside);
         }
         Ok(())
     }
@@ -249,6 +250,8 @@ impl Writer {
         for (kind, data) in effects.events {
             self.hub.publish(kind, data);
         }
+        // Where nobody listens there is no scheduler to tell.
+        effects.rescheduled.into_iter().for_each(|news| drop(self.shared.schedules.send(news)));
         if !effects.finished.is_empty() {
             self.watches.finished(&self.connection, effects.finished);
         }

@@ -115,6 +115,7 @@ impl Bench {
             depth: AtomicU64::new(0),
             failed: watch::Sender::new(None),
             last_write_failed: std::sync::atomic::AtomicBool::new(false),
+            schedules: tokio::sync::broadcast::Sender::new(1),
         };
         let parts = WriterParts {
             snapshot: None,

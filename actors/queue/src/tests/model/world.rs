@@ -175,7 +175,7 @@ impl World {
         let policy = self.policy.breaker(&new.plugin);
         let admitted = self.breakers.admits(&pair, outstanding, self.site.clock.now(), policy);
         let expected = self.verdict(&new);
-        let answer = self.site.queue.enqueue_scheduled(new.clone()).await.unwrap();
+        let answer = self.site.enqueue_scheduled(new.clone()).await;
         assert_eq!(answer.is_some(), admitted, "{:?}", self.breakers.rows.get(&pair));
         let Some(answer) = answer else { return };
         if let Enqueued::Queued(id) = &answer {
