@@ -28,6 +28,7 @@ mod plugins;
 mod reload;
 mod retention;
 mod retry;
+mod schedules;
 #[allow(dead_code, reason = "shared with the benches, which use other parts of it")]
 mod site;
 mod stopwatch;

@@ -185,6 +185,13 @@ impl Site {
         gateway
     }
 
+    /// Starts a gateway on the configuration on disk, which a test may have edited; it must become ready.
+    pub(crate) fn start_again(&self) -> Gateway {
+        let mut gateway = self.launch(&[]);
+        gateway.wait_until_ready();
+        gateway
+    }
+
     /// Starts a gateway on the configuration on disk without waiting for it.
     pub(crate) fn launch(&self, environment: &[(&str, &str)]) -> Gateway {
         let mut command = self.command(&["system", "start"]);
