@@ -1,7 +1,8 @@
 //! The real binary under load, against a bare spawn loop measured in the same run. Prints figures and their ratios;
 //! asserts nothing. Only the ratios mean anything across machines.
 //!
-//! `cargo bench --bench gateway`, or with a part's name: `accepts`, `sync`, `drain`, `idle`, `boot`, `reload`.
+//! `cargo bench --bench gateway`, or with a part's name: `accepts`, `sync`, `drain`, `idle`, `schedules`,
+//! `boot`, `reload`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test or bench that can not go on may panic")]
 
@@ -9,6 +10,8 @@
 #[path = "../tests/gateway/site.rs"]
 mod site;
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -31,11 +34,12 @@ fn main() {
     let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|word| word == name);
     let tools = tempfile::tempdir().expect("a directory");
     let plugin = static_plugin(tools.path());
-    let parts: [(&str, Part); 6] = [
+    let parts: [(&str, Part); 7] = [
         ("accepts", accepts),
         ("sync", synchronous),
         ("drain", drain),
         ("idle", idle),
+        ("schedules", schedules),
         ("boot", boot),
         ("reload", reload),
     ];
@@ -220,6 +224,57 @@ fn idle(plugin: &Path) {
     );
     let binary = fs::metadata(env!("CARGO_BIN_EXE_ductile")).expect("the binary").len();
     println!("binary: {:.1} MB", binary as f64 / 1e6);
+}
+
+/// What 10,000 schedules cost while none is due: beside a gateway without any, and with a tick that looks at all of them
+/// every second.
+fn schedules(plugin: &Path) {
+    const SECONDS: u64 = 20;
+    println!("schedules, none of them due ({SECONDS} s each)");
+    for (count, tick) in [(0, "60s"), (10_000, "60s"), (10_000, "1s")] {
+        let one = |n: i64| match n % 2 {
+            0 => format!("  - {{id: s{n}, after: {}h}}\n", 1_000 + n),
+            _ => format!("  - {{id: s{n}, cron: \"{} 3 1 {} *\"}}\n", n % 60, first_month_of_no_test()),
+        };
+        let lines: String = (0..count).map(one).collect();
+        let config = if count == 0 { String::new() } else { format!("schedules:\n{lines}") };
+        let site = bench_site(plugin, &format!("tick_interval: {tick}"), &config);
+        let gateway = start(&site);
+        gateway.wait_for(&gateway.trigger("bench", "poll"));
+        let seen = || site.query::<i64>("SELECT count(*) FROM schedule_entries");
+        site::eventually(|| (seen() == count).then_some(()).ok_or("not all have been seen")).expect("all rows");
+        std::thread::sleep(Duration::from_secs(2));
+        let (cpu, switches) = (cpu_ticks(gateway.pid()), voluntary_switches(gateway.pid()));
+        std::thread::sleep(Duration::from_secs(SECONDS));
+        println!(
+            "  {count:>6} schedules, tick {tick:<3}  {:>4} ticks of processor time, {:>5} wake-ups",
+            cpu_ticks(gateway.pid()) - cpu,
+            voluntary_switches(gateway.pid())
+                .iter()
+                .map(|(thread, count)| count - switches.get(thread).copied().unwrap_or(0))
+                .sum::<u64>()
+        );
+    }
+}
+
+/// A month that does not begin while this runs.
+fn first_month_of_no_test() -> u32 {
+    use chrono::Datelike;
+    (chrono::Utc::now().month() + 5) % 12 + 1
+}
+
+/// How often each thread of a process went to sleep by itself.
+fn voluntary_switches(pid: u32) -> HashMap<OsString, u64> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("its threads").flatten();
+    let count = |status: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        line.trim().parse::<u64>().ok()
+    };
+    let counted = tasks.filter_map(|task| {
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        Some((task.file_name(), count(&status)?))
+    });
+    counted.collect()
 }
 
 fn cpu_ticks(pid: u32) -> u64 {
