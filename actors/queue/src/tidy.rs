@@ -11,8 +11,9 @@ use crate::open::{BUSY_TIMEOUT, side_file};
 
 /// Without changes for this long the writer counts as idle.
 const IDLE_AFTER: Duration = Duration::from_secs(3);
-/// Time between two tries that did not succeed.
-const TRY_AGAIN: Duration = Duration::from_secs(30);
+/// Time until the next try after one that did not succeed: most readers are gone at once. It doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Size from which the log is emptied even under load, as far as readers let it.
 const WAL_LARGE: u64 = 64 << 20;
 /// Size from which a reader that keeps the log from being emptied is told of.
@@ -40,6 +41,7 @@ pub(crate) struct Tidy {
     /// Something was written since everything was tidy.
     dirty: bool,
     not_before: Option<Instant>,
+    pause: Duration,
     pages: u64,
     warned: Option<Instant>,
 }
@@ -47,7 +49,15 @@ pub(crate) struct Tidy {
 impl Tidy {
     pub(crate) fn new(database: &Path) -> Self {
         let wal = side_file(database, "-wal");
-        Self { wal, last_work: Instant::now(), dirty: true, not_before: None, pages: 128, warned: None }
+        Self {
+            wal,
+            last_work: Instant::now(),
+            dirty: true,
+            not_before: None,
+            pause: FIRST_PAUSE,
+            pages: 128,
+            warned: None,
+        }
     }
 
     /// A commit changed something.
@@ -70,7 +80,7 @@ impl Tidy {
             Ok(tidied) => tidied,
             Err(error) => {
                 debug!(%error, "the state database could not be tidied up; tried again later");
-                self.not_before = Some(now + TRY_AGAIN);
+                self.try_later();
                 Tidied::All
             }
         }
@@ -97,12 +107,18 @@ impl Tidy {
     /// Empties the log and cuts its file. A reader in the way is not waited for.
     fn empty_wal(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         if self.wal_size() > 0 && !checkpoint(connection, "TRUNCATE", Duration::ZERO)? {
-            self.not_before = Some(Instant::now() + TRY_AGAIN);
+            self.try_later();
             return Ok(());
         }
         self.dirty = false;
         self.not_before = None;
+        self.pause = FIRST_PAUSE;
         Ok(())
+    }
+
+    fn try_later(&mut self) {
+        self.not_before = Some(Instant::now() + self.pause);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 
     fn wal_size(&self) -> u64 {
