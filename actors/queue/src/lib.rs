@@ -85,8 +85,8 @@ pub use report::{
 pub use retention::{Pruned, Retention};
 pub use retry::{Attempts, Retried, RetryFilter, RetryReport, RetryRequest, RetryScope, RetrySelection, RetrySkip};
 pub use schedule::{
-    CaughtUp, Definition, Due, Evaluated, ScheduleChange, ScheduleChanged, ScheduleNews, ScheduleOverview, ScheduleRow,
-    ScheduleStatus, ScheduleView, ScheduledJob, SkipReason, glance,
+    CatchUpLook, CaughtUp, Definition, Due, Evaluated, ScheduleChange, ScheduleChanged, ScheduleNews, ScheduleOverview,
+    ScheduleRow, ScheduleStatus, ScheduleView, ScheduledJob, SkipReason, glance,
 };
 pub use snapshot::snapshot;
 pub use store::{Store, StoreOptions, Synchronous};

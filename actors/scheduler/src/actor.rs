@@ -74,7 +74,7 @@ impl Loop {
     fn start(args: SchedulerArgs, myself: ActorRef<SchedulerMsg>) -> Self {
         let (stop, stopping) = watch::channel(false);
         let (end, ended) = watch::channel(false);
-        let task = tokio::spawn(Rounds::new(args).run(stopping));
+        let task = tokio::spawn(Rounds::new(args, stopping).run());
         let abort = task.abort_handle();
         tokio::spawn(async move {
             if let Err(error) = task.await

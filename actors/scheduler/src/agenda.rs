@@ -27,6 +27,10 @@ impl Agenda {
         self.entries.len()
     }
 
+    pub(crate) fn entries(&self) -> &Arc<[Arc<Entry>]> {
+        &self.entries
+    }
+
     pub(crate) fn entry(&self, place: usize) -> &Arc<Entry> {
         &self.entries[place]
     }

@@ -1,12 +1,13 @@
 //! What outlives the actor and its generations.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use ductile_model::SlotCounts;
+use ductile_queue::SkipReason;
 
 /// A loop that has not ended a tick for so many intervals is taken for dead.
 const INTERVALS_OF_PATIENCE: u32 = 3;
@@ -20,9 +21,21 @@ struct Inner {
     /// A round of housekeeping is under way.
     housekeeping: AtomicBool,
     beat: Mutex<Option<Beat>>,
-    /// When the last tick was, by the wall clock.
-    last_tick: Mutex<Option<DateTime<Utc>>>,
+    last_tick: Mutex<Option<Tick>>,
+    /// Every schedule has been asked what it has to make up for, since the start or the last jump of the clock.
+    caught_up: AtomicBool,
+    /// When the first loop of the process began.
+    began: Mutex<Option<DateTime<Utc>>>,
+    /// What was told last of schedules that are held back, by plugin and schedule.
+    told: Mutex<HashMap<(String, String), SkipReason>>,
     counts: Mutex<BTreeMap<(String, String), SlotCounts>>,
+}
+
+/// The last tick, by the wall clock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tick {
+    pub(crate) at: DateTime<Utc>,
+    pub(crate) interval: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -53,9 +66,32 @@ impl SchedulerLife {
         add(lock(&self.0.counts).entry((plugin.to_owned(), schedule.to_owned())).or_default());
     }
 
-    /// When the tick before was, `None` before the first of the process; `now` is the present one.
-    pub(crate) fn ticked(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        lock(&self.0.last_tick).replace(now)
+    /// The tick before, `None` before the first of the process.
+    pub(crate) fn last_tick(&self) -> Option<Tick> {
+        *lock(&self.0.last_tick)
+    }
+
+    pub(crate) fn ticked(&self, tick: Tick) {
+        *lock(&self.0.last_tick) = Some(tick);
+    }
+
+    /// Whether schedules are still to be asked what they have to make up for.
+    pub(crate) fn owes_catch_up(&self) -> bool {
+        !self.0.caught_up.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_owes_catch_up(&self, owes: bool) {
+        self.0.caught_up.store(!owes, Ordering::Release);
+    }
+
+    /// When the first loop of the process began: `now`, if this is it.
+    pub(crate) fn began(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        *lock(&self.0.began).get_or_insert(now)
+    }
+
+    /// What was told last of schedules that are held back.
+    pub(crate) fn told(&self) -> MutexGuard<'_, HashMap<(String, String), SkipReason>> {
+        lock(&self.0.told)
     }
 
     /// Begins a round of housekeeping, unless one is under way.

@@ -1,6 +1,6 @@
 //! What is told of schedules that do not run, or not in time.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -35,22 +35,22 @@ pub(crate) struct Lost {
     pub(crate) is_wanted: bool,
 }
 
-/// Tells, and remembers what it has told.
+/// Tells, and remembers what it has told, over reloads.
 pub(crate) struct Teller {
     hub: EventHub,
     life: SchedulerLife,
     /// Beyond this a slot is late.
     patience: Duration,
-    /// When this loop began.
+    /// When the first loop of the process began.
     began: DateTime<Utc>,
-    told: HashMap<usize, SkipReason>,
     /// The clock was put ahead since the tick before.
     jumped: bool,
 }
 
 impl Teller {
     pub(crate) fn new(hub: EventHub, life: SchedulerLife, tick: Duration, began: DateTime<Utc>) -> Self {
-        Self { hub, life, patience: LEAST_DELAY.max(tick * 2), began, told: HashMap::new(), jumped: false }
+        let began = life.began(began);
+        Self { hub, life, patience: LEAST_DELAY.max(tick * 2), began, jumped: false }
     }
 
     /// A tick begins, and the clock may have been put ahead since the one before.
@@ -65,18 +65,27 @@ impl Teller {
     }
 
     /// A schedule is not due. If it was held back by its state, that is over.
-    pub(crate) fn waits(&mut self, place: usize) {
-        if let Some(SkipReason::Paused | SkipReason::Exhausted) = self.told.get(&place) {
-            self.told.remove(&place);
+    pub(crate) fn waits(&self, entry: &Entry) {
+        let mut told = self.life.told();
+        if !told.is_empty()
+            && let Some(SkipReason::Paused | SkipReason::Exhausted) = told.get(&key(entry))
+        {
+            told.remove(&key(entry));
         }
     }
 
-    /// Schedules that were held back by jobs of their command.
-    pub(crate) fn held_by_jobs(&self) -> Vec<usize> {
-        let by_jobs = |reason| {
-            matches!(reason, SkipReason::AlreadyRunning | SkipReason::OutstandingLimit | SkipReason::CircuitOpen)
+    /// Schedules of a command that were held back by its jobs.
+    pub(crate) fn held_by_jobs(&self, entries: &[Arc<Entry>], plugin: &str, command: &str) -> Vec<usize> {
+        let told = self.life.told();
+        if told.is_empty() {
+            return Vec::new();
+        }
+        let by_jobs = |entry: &Entry| {
+            let reason = told.get(&key(entry));
+            matches!(reason, Some(SkipReason::AlreadyRunning | SkipReason::OutstandingLimit | SkipReason::CircuitOpen))
         };
-        self.told.iter().filter(|(_, reason)| by_jobs(**reason)).map(|(place, _)| *place).collect()
+        let own = entries.iter().enumerate().filter(|(_, entry)| entry.plugin == plugin && entry.command == command);
+        own.filter(|(_, entry)| by_jobs(entry)).map(|(place, _)| place).collect()
     }
 
     /// Tells those who listen that a schedule is not due.
@@ -87,8 +96,8 @@ impl Teller {
     }
 
     /// A schedule does not start a job; told when that begins, and when the reason becomes another one.
-    pub(crate) fn held(&mut self, place: usize, entry: &Entry, reason: SkipReason) {
-        if self.told.insert(place, reason) == Some(reason) {
+    pub(crate) fn held(&self, entry: &Entry, reason: SkipReason) {
+        if self.life.told().insert(key(entry), reason) == Some(reason) {
             return;
         }
         let (plugin, schedule_id) = (entry.plugin.as_str(), entry.id.as_str());
@@ -97,24 +106,29 @@ impl Teller {
     }
 
     /// A schedule started a job; says so when that was late, and which slots it stands for as well.
-    pub(crate) fn ran(&mut self, place: usize, entry: &Entry, ran: &Ran<'_>) {
-        let held = self.told.remove(&place);
+    pub(crate) fn ran(&self, entry: &Entry, ran: &Ran<'_>) {
+        let held = self.life.told().remove(&key(entry));
         let Ok(delay) = (ran.at - ran.slot).to_std() else { return };
-        if delay <= self.patience {
+        // What came while there was no gateway is worth a line in any case.
+        let is_late = delay > self.patience;
+        if !is_late && (ran.slot >= self.began || delay <= LEAST_DELAY) {
             return;
         }
         let reason = self.reason(held, ran.slot);
-        let passed = entry.slots_between(ran.slot, ran.at, COUNTED);
         let (plugin, schedule_id) = (entry.plugin.as_str(), entry.id.as_str());
         let slot = format_wire(ran.slot);
         let late_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         info!(plugin, schedule_id, slot, late_ms, reason, job_id = ran.job.as_str(), "schedule ran late");
+        if !is_late {
+            return;
+        }
         self.life.count(plugin, schedule_id, |counts| counts.late += 1);
         let mut data = about(entry, reason);
         data.insert("job_id".to_owned(), ran.job.as_str().into());
         data.insert("slot".to_owned(), slot.into());
         data.insert("late_ms".to_owned(), late_ms.into());
         self.hub.publish("scheduler.slot_late", data);
+        let passed = entry.slots_between(ran.slot, ran.at, COUNTED);
         if passed > 0 {
             self.lost(entry, &Lost { first: ran.slot, count: passed, reason, is_wanted: false });
         }
@@ -151,6 +165,10 @@ impl Teller {
             false => "delayed",
         }
     }
+}
+
+fn key(entry: &Entry) -> (String, String) {
+    (entry.plugin.clone(), entry.id.clone())
 }
 
 fn about(entry: &Entry, reason: &str) -> Map<String, Value> {

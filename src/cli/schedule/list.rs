@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use comfy_table::{Table, presets};
+use ductile_config::Outline;
 use ductile_model::{format_duration, format_wire};
-use ductile_queue::{ScheduleOverview, ScheduleRow, ScheduleView};
+use ductile_queue::{Reader, ScheduleOverview, ScheduleRow, ScheduleView, StoreError};
 use serde_json::{Value, json};
 
 use super::{named, unknown_plugin};
@@ -18,8 +19,7 @@ const NOT_CONFIGURED: &str = "not configured";
 
 pub(super) fn run(plugin: Option<&str>, common: &Common) -> Result<u8, Failure> {
     let outline = state::configuration(common)?;
-    let reader = state::reader(&outline.config.state.path)?;
-    let mut found = reader.schedules(&outline.schedules).map_err(state::failure)?;
+    let mut found = overview(&outline)?;
     if let Some(plugin) = plugin {
         found.configured.retain(|view| view.entry.plugin == plugin);
         found.others.retain(|row| row.plugin == plugin);
@@ -40,6 +40,18 @@ pub(super) fn run(plugin: Option<&str>, common: &Common) -> Result<u8, Failure> 
         Form::Terminal { .. } => show_table(&found),
     }
     Ok(0)
+}
+
+/// What the database tells. Before the first start there is none, and nothing has run.
+pub(super) fn overview(outline: &Outline) -> Result<ScheduleOverview, Failure> {
+    match Reader::open(&outline.config.state.path) {
+        Ok(reader) => reader.schedules(&outline.schedules).map_err(state::failure),
+        Err(StoreError::NotFound(_)) => {
+            let configured = outline.schedules.iter().cloned().map(ScheduleView::unseen).collect();
+            Ok(ScheduleOverview { configured, others: Vec::new() })
+        }
+        Err(error) => Err(state::failure(error)),
+    }
 }
 
 fn status(view: &ScheduleView) -> &'static str {

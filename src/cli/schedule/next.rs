@@ -1,12 +1,14 @@
 //! The coming runs of schedules.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use ductile_model::format_wire;
-use ductile_queue::{Reader, ScheduleStatus, ScheduleView, StoreError};
+use ductile_queue::{ScheduleStatus, ScheduleView};
 use ductile_timetable::{Entry, Rule};
 use serde_json::{Value, json};
 
-use super::{find, named};
+use super::{find, list, named};
 use crate::cli::args::Common;
 use crate::cli::report::{self, Failure, line};
 use crate::cli::state;
@@ -51,12 +53,8 @@ pub(super) fn run(arguments: &Arguments, common: &Common) -> Result<u8, Failure>
     };
     let outline = state::configuration(common)?;
     let entries = find(&outline, &arguments.plugin, arguments.id.as_deref())?;
-    let views = match Reader::open(&outline.config.state.path) {
-        Ok(reader) => reader.schedules(&entries).map_err(state::failure)?.configured,
-        // No gateway has seen them yet.
-        Err(StoreError::NotFound(_)) => entries.into_iter().map(ScheduleView::unseen).collect(),
-        Err(error) => return Err(state::failure(error)),
-    };
+    let mut views = list::overview(&outline)?.configured;
+    views.retain(|view| entries.iter().any(|entry| Arc::ptr_eq(entry, &view.entry)));
     let coming: Vec<_> =
         views.into_iter().map(|view| Coming { runs: runs(&view, start).take(count).collect(), view }).collect();
     if common.json {
@@ -78,8 +76,10 @@ fn first(view: &ScheduleView, start: Start) -> Option<DateTime<Utc>> {
     match (start, &view.row) {
         (Start::Given(at), _) => new_at(entry, at),
         (Start::Rows(now), None) => entry.first_due(now),
+        // The files are ahead of the gateway: the next reload starts it anew.
+        (Start::Rows(now), Some(row)) if row.is_of_another(entry) => entry.due_after_change(now, row.last_run()),
         (Start::Rows(_), Some(row)) if row.status == ScheduleStatus::Exhausted => None,
-        // What is late runs now.
+        // What has passed is late; of a cron expression the slot after that is shown.
         (Start::Rows(now), Some(row)) => row.next_run_at.or_else(|| entry.first_due(now)).map(|due| due.max(now)),
     }
 }

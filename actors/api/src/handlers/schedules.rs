@@ -1,8 +1,11 @@
 //! What runs when.
 
+use std::collections::HashMap;
+
 use ductile_config::Family;
-use ductile_model::format_wire;
-use ductile_queue::{ScheduleStatus, ScheduleView};
+use ductile_model::{SlotCounts, format_wire};
+use ductile_queue::{ScheduleRow, ScheduleStatus};
+use ductile_timetable::Entry;
 use serde::Serialize;
 
 use crate::context::Context;
@@ -39,20 +42,18 @@ struct Page<'a> {
 /// `GET /scheduler/jobs`.
 pub(crate) async fn list(api: &Api, context: &Context) -> Result<Reply, ApiError> {
     api.require(context, Family::JobStatus)?;
-    let overview = api.queue.store().schedule_overview(api.plan.schedules.clone()).await;
-    let overview = overview.map_err(|error| ApiError::queue("failed to read the schedules", error))?;
+    let rows = api.queue.store().schedules().await;
+    let rows = rows.map_err(|error| ApiError::queue("failed to read the schedules", error))?;
+    let rows: HashMap<_, _> = rows.iter().map(|row| ((row.plugin.as_str(), row.schedule_id.as_str()), row)).collect();
     let counts = api.control.slot_counts();
-    let jobs = overview.configured.iter().map(|view| {
-        let entry = &view.entry;
+    let jobs = api.plan.schedules.iter().map(|entry| {
         let counts = counts.get(&(entry.plugin.clone(), entry.id.clone())).copied().unwrap_or_default();
-        Shown { slots_late: counts.late, slots_dropped: counts.dropped, ..shown(api, view) }
+        shown(api, entry, rows.get(&(entry.plugin.as_str(), entry.id.as_str())).copied(), counts)
     });
     Reply::ok(&Page { jobs: jobs.collect() })
 }
 
-fn shown<'a>(api: &Api, view: &'a ScheduleView) -> Shown<'a> {
-    let entry = &view.entry;
-    let row = view.row.as_ref();
+fn shown<'a>(api: &Api, entry: &'a Entry, row: Option<&'a ScheduleRow>, counts: SlotCounts) -> Shown<'a> {
     let next = match row {
         Some(row) => row.next_run_at,
         None => entry.first_due(api.clock.now()),
@@ -69,8 +70,8 @@ fn shown<'a>(api: &Api, view: &'a ScheduleView) -> Shown<'a> {
         next_run_at: next.map(format_wire),
         last_fired_at: row.and_then(|row| row.last_fired_at).map(format_wire),
         last_success_at: row.and_then(|row| row.last_success_at).map(format_wire),
-        slots_late: 0,
-        slots_dropped: 0,
+        slots_late: counts.late,
+        slots_dropped: counts.dropped,
     }
 }
 

@@ -5,7 +5,7 @@ use ductile_timetable::{CatchUp, Entry};
 use tracing::{info, warn};
 
 use super::evaluate::{job, keep};
-use super::{CaughtUp, Due, ScheduleStatus, reconcile, rows};
+use super::{CatchUpLook, CaughtUp, Due, ScheduleStatus, reconcile, rows};
 use crate::breaker_rows::{self, BreakerState};
 use crate::enqueue::{CheckedJob, enqueue};
 use crate::scope::Scope;
@@ -17,24 +17,26 @@ const MOST: usize = 100;
 /// Schedule under which the jobs are told of; the event names the real one besides.
 const TOLD_AS: &str = "catch_up";
 
-/// Queues what was missed, as the schedule says. `None`: there is nothing to make up for.
-pub(super) fn catch_up(scope: &Scope<'_>, due: &Due) -> Result<Option<CaughtUp>, QueueError> {
+/// Queues what was missed, as the schedule says.
+pub(super) fn catch_up(scope: &Scope<'_>, due: &Due) -> Result<CatchUpLook, QueueError> {
     let entry = &*due.entry;
-    if scope.snapshot() != Some(&due.generation) || entry.catch_up == CatchUp::Skip {
-        return Ok(None);
+    if scope.snapshot() != Some(&due.generation) {
+        return Ok(CatchUpLook::Stale);
     }
     let now = scope.now();
     let Some(found) = rows::find(scope.connection(), scope.definitions(), &entry.plugin, &entry.id)? else {
-        return Ok(None);
+        return Ok(CatchUpLook::Nothing);
     };
     let mut row = reconcile::reconciled(entry, Some(found), now, scope.jitter());
     if row.status != ScheduleStatus::Active || !is_closed(scope, entry)? {
-        return Ok(None);
+        return Ok(CatchUpLook::Nothing);
     }
     let base = row.last_fired_at.or(row.last_success_at);
-    let Some(missed) = base.and_then(|base| entry.missed(base, now, MOST)) else { return Ok(None) };
+    let Some(missed) = base.and_then(|base| entry.missed(base, now, MOST)) else {
+        return Ok(CatchUpLook::Nothing);
+    };
     let (slots, fired_at) = match entry.catch_up {
-        CatchUp::Skip => return Ok(None),
+        CatchUp::Skip => return Ok(CatchUpLook::Nothing),
         CatchUp::RunOnce => (vec![missed.first], now),
         CatchUp::RunAll => (missed.newest.clone(), missed.newest.last().copied().unwrap_or(now)),
     };
@@ -54,7 +56,7 @@ pub(super) fn catch_up(scope: &Scope<'_>, due: &Due) -> Result<Option<CaughtUp>,
         CatchUp::RunAll => missed.total.saturating_sub(missed.newest.len() as u64),
         CatchUp::RunOnce | CatchUp::Skip => 0,
     };
-    Ok(Some(CaughtUp { first: missed.first, missed: missed.total, queued, dropped }))
+    Ok(CatchUpLook::Done(CaughtUp { first: missed.first, missed: missed.total, queued, dropped }))
 }
 
 /// A command that fails is not started many times over.

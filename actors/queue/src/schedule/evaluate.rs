@@ -108,10 +108,9 @@ fn decide(
     }
 }
 
-/// When a reason is over, as far as it is a matter of time.
+/// When a reason is over, as far as the rows tell.
 fn over(scope: &Scope<'_>, entry: &Entry, reason: SkipReason) -> rusqlite::Result<Option<DateTime<Utc>>> {
     match reason {
-        SkipReason::Day | SkipReason::Window => Ok(entry.allowed_from(scope.now())),
         SkipReason::CircuitOpen => breaker::tries_at(scope, &target(entry)),
         _ => Ok(None),
     }
@@ -134,9 +133,9 @@ fn start(scope: &Scope<'_>, entry: &Entry, gave_way: &mut Option<Cancelled>) -> 
     }
     let job = CheckedJob::new(job(scope, entry, entry.dedupe_key()))?;
     let queued = match entry.if_running {
-        Overlap::Skip if outstanding(scope, entry)? > 0 => return Ok(Verdict::Refused(SkipReason::AlreadyRunning)),
+        Overlap::Skip if outstanding(scope, entry, 1)? > 0 => return Ok(Verdict::Refused(SkipReason::AlreadyRunning)),
         Overlap::Skip => enqueue(scope, &job)?,
-        Overlap::Queue { limit } if outstanding(scope, entry)? >= limit => {
+        Overlap::Queue { limit } if outstanding(scope, entry, limit)? >= limit => {
             return Ok(Verdict::Refused(SkipReason::OutstandingLimit));
         }
         // Its own count stands for all checks: a key that may be there once would make any limit one.
@@ -176,13 +175,13 @@ pub(super) fn job(scope: &Scope<'_>, entry: &Entry, dedupe_key: String) -> NewJo
     }
 }
 
-/// Jobs of the command that wait or run, whoever asked for them.
-fn outstanding(scope: &Scope<'_>, entry: &Entry) -> rusqlite::Result<u32> {
+/// Jobs of the command that wait or run, whoever asked for them, counted up to a limit.
+fn outstanding(scope: &Scope<'_>, entry: &Entry, limit: u32) -> rusqlite::Result<u32> {
     scope
         .connection()
         .prepare_cached(
-            "SELECT count(*) FROM job_queue INDEXED BY job_queue_plugin_command_status_idx
-             WHERE plugin = ?1 AND command = ?2 AND status IN ('queued', 'running')",
+            "SELECT count(*) FROM (SELECT 1 FROM job_queue INDEXED BY job_queue_plugin_command_status_idx
+                                   WHERE plugin = ?1 AND command = ?2 AND status IN ('queued', 'running') LIMIT ?3)",
         )?
-        .query_row(params![entry.plugin, entry.command], |row| row.get(0))
+        .query_row(params![entry.plugin, entry.command, limit], |row| row.get(0))
 }

@@ -82,7 +82,7 @@ pub(crate) fn change(
                 reconcile::activate(&mut row);
                 row.next_run_at = entry.first_due(now);
             }
-            (ScheduleStatus::PausedManual, Rule::Cron(cron)) => {
+            (ScheduleStatus::PausedManual | ScheduleStatus::PausedInvalid, Rule::Cron(cron)) => {
                 reconcile::activate(&mut row);
                 // What passed meanwhile is not made up for.
                 row.next_run_at = cron.next_after(now, &entry.zone);

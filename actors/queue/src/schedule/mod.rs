@@ -96,6 +96,12 @@ pub enum Definition {
 }
 
 impl ScheduleRow {
+    /// Whether its times were computed from another definition than that of the schedule.
+    #[must_use]
+    pub fn is_of_another(&self, entry: &Entry) -> bool {
+        matches!(self.definition, Definition::Is(_)) && !reconcile::is_as_defined(entry, self)
+    }
+
     /// The later of its last firing and its last success.
     #[must_use]
     pub fn last_run(&self) -> Option<DateTime<Utc>> {
@@ -161,7 +167,7 @@ pub enum Evaluated {
         reason: SkipReason,
         /// When it is due.
         next: Option<DateTime<Utc>>,
-        /// When what holds it back is over, if that can be told.
+        /// When the breaker that holds it back lets it try.
         over: Option<DateTime<Utc>>,
     },
     /// Its slot was passed over.
@@ -199,6 +205,17 @@ pub struct CaughtUp {
     pub queued: u64,
     /// Runs that are not made up for because there were too many.
     pub dropped: u64,
+}
+
+/// What became of making up for what was missed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CatchUpLook {
+    /// Another configuration is in force: nothing was looked at.
+    Stale,
+    /// There is nothing to make up for.
+    Nothing,
+    /// This was done.
+    Done(CaughtUp),
 }
 
 /// Something that moved when a schedule is due.
@@ -242,14 +259,6 @@ impl Store {
         self.read(rows::all).await
     }
 
-    /// What there is to know about these schedules, and rows of such that are not among them.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn schedule_overview(&self, entries: Arc<[Arc<Entry>]>) -> Result<ScheduleOverview, QueueError> {
-        self.read(move |connection| overview(connection, &entries)).await
-    }
-
     /// Looks at a schedule and queues its job if it is due and nothing forbids it.
     ///
     /// # Errors
@@ -260,16 +269,18 @@ impl Store {
         Ok(looked.evaluated)
     }
 
-    /// Makes up for runs that were missed, as the schedule says. `None`: there is nothing to make up for.
+    /// Makes up for runs that were missed, as the schedule says.
     ///
     /// # Errors
     /// The database failed; nothing was changed.
-    pub async fn catch_up_schedule(&self, due: Due) -> Result<Option<CaughtUp>, QueueError> {
+    pub async fn catch_up_schedule(&self, due: Due) -> Result<CatchUpLook, QueueError> {
         let entry = due.entry.clone();
-        let caught_up = self.write(move |scope| catch_up::catch_up(scope, &due)).await?;
+        let look = self.write(move |scope| catch_up::catch_up(scope, &due)).await?;
         // After the commit: an operation may be run twice, or be undone.
-        caught_up.iter().for_each(|caught_up| catch_up::tell(&entry, caught_up));
-        Ok(caught_up)
+        if let CatchUpLook::Done(caught_up) = &look {
+            catch_up::tell(&entry, caught_up);
+        }
+        Ok(look)
     }
 
     /// What moves schedules, from now on. A receiver that fell behind has to read the rows.

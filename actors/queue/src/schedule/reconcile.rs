@@ -15,12 +15,18 @@ pub(super) fn is_due_for_change(entry: &Entry, row: &ScheduleRow, now: DateTime<
         || is_too_far(entry, row, now)
 }
 
-fn is_as_defined(entry: &Entry, row: &ScheduleRow) -> bool {
+pub(super) fn is_as_defined(entry: &Entry, row: &ScheduleRow) -> bool {
     match &row.definition {
         Definition::NotKept => true,
         Definition::Unset => false,
-        Definition::Is(known) => *known == entry.definition(),
+        Definition::Is(known) => is_the_same(known, entry),
     }
+}
+
+/// The zone of what is not cron may have been noted too; it moves nothing.
+fn is_the_same(known: &str, entry: &Entry) -> bool {
+    let rest = known.strip_prefix(&entry.definition());
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(" tz=") && !matches!(entry.rule, Rule::Cron(_)))
 }
 
 /// Only what runs once can have run for good.
@@ -51,7 +57,7 @@ pub(super) fn reconciled(entry: &Entry, found: Option<ScheduleRow>, now: DateTim
     if row.status == ScheduleStatus::PausedInvalid || is_exhausted_wrongly(entry, &row) {
         activate(&mut row);
     }
-    if matches!(row.definition, Definition::Is(_)) && !is_as_defined(entry, &row) {
+    if row.is_of_another(entry) {
         if row.status == ScheduleStatus::Exhausted {
             activate(&mut row);
         }

@@ -163,9 +163,7 @@ async fn no_statement_of_the_gateway_reads_a_large_table_whole() {
     site.store.recover(None).await.unwrap();
     live(&site).await;
     let seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    for part in
-        ["INSERT INTO job_attempts", "SELECT count(*) FROM job_queue INDEXED BY", "UPDATE schedule_entries", "LIMIT ?4"]
-    {
+    for part in ["INSERT INTO job_attempts", "FROM (SELECT 1 FROM job_queue INDEXED BY", "UPDATE schedule_entries"] {
         assert!(seen.iter().any(|sql| sql.contains(part)), "statements are seen: {seen:#?}");
     }
     let mut wrong = wrong_plans(&site.other(), &seen);

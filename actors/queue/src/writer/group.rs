@@ -44,7 +44,8 @@ impl Writer {
         let before = self.connection.total_changes();
         let mut effects = Effects::default();
         let mut done: Vec<Box<dyn Operation>> = Vec::new();
-        while done.len() < self.max_group {
+        // What comes after another generation took over is for it to see.
+        while done.len() < self.max_group && effects.install.is_none() {
             let Some(mut operation) = self.next_operation(controls) else { break };
             let ran = self.run_one(&mut *operation, &mut effects);
             done.push(operation);

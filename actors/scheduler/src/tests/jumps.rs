@@ -90,3 +90,48 @@ async fn a_clock_that_was_never_set_starts_nothing() {
     world.tick().await;
     assert_eq!(world.runs("p:poll:minutely").len(), 1);
 }
+
+#[tokio::test]
+async fn after_a_sleep_of_the_machine_what_was_missed_comes_before_what_is_due() {
+    let schedules = "      - {id: all, every: 10m, catch_up: run_all}\n";
+    let mut world = World::new("2026-05-02T12:00:00Z", "1m", schedules).await;
+    world.pass(TimeDelta::seconds(30)).await;
+    world.jump(TimeDelta::hours(1));
+    // A timer ends before the tick.
+    world.rounds.wake().await;
+    world.settle().await;
+    assert_eq!(world.ran.iter().filter(|ran| ran.key.contains(":catchup:")).count(), 6);
+    assert_eq!(world.ran.len(), 7, "and nothing besides");
+}
+
+#[tokio::test]
+async fn a_clock_that_falls_back_to_its_beginning_wakes_nobody() {
+    let mut world = World::new("2026-05-02T12:00:00Z", "10s", "      - {id: x, every: 5s}\n").await;
+    // Held back by its own job, whose end is news.
+    world.pass(TimeDelta::seconds(9)).await;
+    world.jump(DateTime::UNIX_EPOCH - world.now());
+    world.end_jobs().await;
+    world.running.clear();
+    world.settle().await;
+    let ended = ScheduleNews::Ended { plugin: "p".to_owned(), command: "poll".to_owned() };
+    world.rounds.hear(ended);
+    world.rounds.wake().await;
+    let next = world.rounds.next_wake();
+    assert!(next.is_none_or(|next| next > world.now()), "{next:?}");
+}
+
+#[tokio::test]
+async fn what_could_not_be_made_up_for_is_made_up_for_at_the_next_tick() {
+    let schedules = "      - {id: all, every: 10m, catch_up: run_all}\n";
+    let world = World::new("2026-05-02T12:00:00Z", "10s", schedules).await;
+    let World { directory, store, .. } = world;
+    store.close().await;
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON job_queue BEGIN SELECT RAISE(ABORT, 'refused by a test'); END";
+    let outside = rusqlite::Connection::open(directory.path().join("state.db")).unwrap();
+    outside.execute_batch(refuse).unwrap();
+    let mut world = World::within(directory, at("2026-05-02T13:00:00Z"), "10s", schedules).await;
+    assert_eq!(world.row("all").await.last_fired_at, Some(at("2026-05-02T12:00:00Z")), "nothing was changed");
+    outside.execute_batch("DROP TRIGGER refuse").unwrap();
+    world.pass(TimeDelta::seconds(10)).await;
+    assert_eq!(world.ran.iter().filter(|ran| ran.key.contains(":catchup:")).count(), 6);
+}

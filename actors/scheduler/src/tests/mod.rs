@@ -99,7 +99,7 @@ impl World {
             life: life.clone(),
         };
         let news = store.schedule_news();
-        let rounds = Rounds::new(args);
+        let rounds = Rounds::new(args, tokio::sync::watch::channel(false).1);
         let mut world = Self {
             clock,
             hub,
@@ -219,7 +219,9 @@ impl World {
             self.running.push((self.now() + WORK, job));
         }
         while let Ok(news) = self.news.try_recv() {
-            self.rounds.hear(news).await;
+            if self.rounds.hear(news) {
+                self.rounds.read_again().await;
+            }
         }
     }
 

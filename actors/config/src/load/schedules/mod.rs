@@ -131,6 +131,8 @@ impl Plugin<'_> {
         let id = fields.text("id", "default")?;
         if id.trim().is_empty() {
             fields.wrong(&["id"], "must not be empty");
+        } else if id.trim() != id {
+            fields.wrong(&["id"], "must not begin or end with a blank");
         } else if id.contains(':') || id.contains(char::is_control) {
             let shown = fields.shown("id", &id);
             fields.wrong(&["id"], format!("must not have colons or control characters in it, as {shown} has"));

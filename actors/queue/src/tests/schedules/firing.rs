@@ -154,6 +154,25 @@ async fn a_configuration_that_is_not_in_force_looks_at_nothing() {
     table.fires("default").await;
     let before = table.rows_as_stored();
     table.site.advance(5 * 3600);
-    assert_eq!(table.site.store.catch_up_schedule(old).await.unwrap(), None);
+    assert_eq!(table.site.store.catch_up_schedule(old).await.unwrap(), crate::CatchUpLook::Stale);
     assert_eq!((table.rows_as_stored(), table.jobs()), (before, 1));
+}
+
+#[tokio::test]
+async fn what_comes_behind_a_change_of_generations_in_the_same_breath_sees_it() {
+    let table = Timetable::of(vec![every("default", "1h")]).await;
+    let store = &table.site.store;
+    // The writer is held until both wait for it.
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    store.submit(SOON, move |_| Ok(held.recv_timeout(SOON).is_ok()), |_| ());
+    let next = ActivateGeneration { snapshot: snapshot("reload"), policy: policy(4), runnable: None, reload: None };
+    let (activated, looked, ()) = tokio::join!(
+        biased;
+        store.activate(next),
+        store.evaluate_schedule(table.due("default")),
+        async move { release.send(()).unwrap() }
+    );
+    activated.unwrap();
+    assert_eq!(looked.unwrap(), Evaluated::Stale);
+    assert_eq!(table.jobs(), 0);
 }
